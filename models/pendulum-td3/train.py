@@ -3,7 +3,7 @@
     python models/pendulum-td3/train.py
 
 TD3 learns online in Pendulum-v1 with d3rlpy. The actor's weights and the learning curve are written beside
-this file, in the format that `offline_robust.networks.load_policy` reads.
+this file, the first in the format that `load_policy` reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import d3rlpy
 import gymnasium as gym
 import numpy as np
 import torch
-from safetensors.torch import save_file
+
+from offline_robust.networks import Policy, PolicySpec
 
 STEPS = 30_000
 SEED = 0
@@ -35,6 +36,19 @@ def evaluate(algo: d3rlpy.algos.TD3, episodes: int = 20) -> list[float]:
             done = terminated or truncated
         returns.append(total)
     return returns
+
+
+def export(algo: d3rlpy.algos.TD3) -> Policy:
+    """The actor in this library's format, checked against d3rlpy's own predictions."""
+    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (256, 256), "Pendulum-v1"))
+    source, target = algo.impl.modules.policy.state_dict(), policy.actor.state_dict()
+    for index, layer in enumerate(["_encoder._layers.0", "_encoder._layers.2", "_fc"]):
+        for part in ("weight", "bias"):
+            target[f"trunk.layers.{index}.{part}"] = source[f"{layer}.{part}"]
+    policy.actor.load_state_dict(target)
+    observations = np.random.default_rng(0).uniform(-1, 1, (64, 3)).astype(np.float32)
+    np.testing.assert_allclose(policy.act(observations), algo.predict(observations), atol=1e-5)
+    return policy
 
 
 def main() -> None:
@@ -71,19 +85,8 @@ def main() -> None:
         logger_adapter=d3rlpy.logging.NoopAdapterFactory(),
         show_progress=False,
     )
-    actor = algo.impl.modules.policy.state_dict()
-    layers = ["_encoder._layers.0", "_encoder._layers.2", "_fc"]
-    tensors = {}
-    for index, name in enumerate(layers):
-        tensors[f"trunk.{index}.weight"] = actor[f"{name}.weight"].contiguous()
-        tensors[f"trunk.{index}.bias"] = actor[f"{name}.bias"].contiguous()
-    observations = env.observation_space.sample()[None].repeat(64, 0) * np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
-    hidden = torch.as_tensor(observations)
-    for index in range(3):
-        hidden = hidden @ tensors[f"trunk.{index}.weight"].T + tensors[f"trunk.{index}.bias"]
-        hidden = hidden.relu() if index < 2 else hidden.tanh() * 2.0
-    np.testing.assert_allclose(hidden.numpy(), algo.predict(observations), atol=1e-5)
-    save_file(tensors, HERE / "policy.safetensors")
+    policy = export(algo)
+    policy.save(HERE / "policy.safetensors")
     (HERE / "learning_curve.json").write_text(json.dumps(curve, indent=1) + "\n")
 
 

@@ -1,0 +1,127 @@
+"""The Kullback-Leibler ball of DR-SAC: {Q : KL(Q || P) <= radius}."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from offline_robust.divergences.base import Divergence
+
+class KL(Divergence):
+    """inf { E_Q V : KL(Q || P) <= delta } = sup_{beta >= 0} -beta log E_P[exp(-V / beta)] - beta delta.
+
+    The optimal law is P tilted by exp(-V / beta). With t = 1 / beta, KL(Q_t || P) grows from 0 to -log P(V = min):
+    the root of KL(Q_t || P) = delta is found for all rows at once by Newton steps on log KL against log t, which is
+    a straight line of slope 2 near t = 0, with bisection wherever a step leaves its bracket or shrinks too slowly.
+
+    Source: DR-SAC (arXiv 2506.12622), the dual of its robust soft Bellman operator; Hu and Hong (2013).
+
+    Args:
+        radius: delta >= 0, in nats.
+        iterations: root-finding steps; the search stops moving where it has met
+            delta to rounding. Measured on normal, heavy-tailed and two-point laws of 200 values at radii from 1e-4 to
+            0.98 of saturation: 12 leave the value within 1e-9 std in float64 (float32 rounding: 4e-5 std at delta
+            1e-4, 1e-5 from 1e-2 on).
+    """
+
+    needs_stochastic_nominal = True
+
+    def __init__(self, radius: float, iterations: int = 12) -> None:
+        if not (math.isfinite(radius) and radius >= 0.0):
+            raise ValueError(f"the KL radius must be finite and not negative, got {radius}")
+        self.radius = radius
+        self.iterations = iterations
+
+    def __repr__(self) -> str:
+        return f"KL({self.radius:g})"
+
+    def worst_case(self, values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See `Divergence.worst_case`; the dual variable is beta (inf at radius 0, 0 when saturated)."""
+        with torch.no_grad():
+            law, beta = self._solve(values, weights)
+        return (law * values).sum(-1), beta
+
+    def worst_case_weights(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """See `Divergence.worst_case_weights`."""
+        with torch.no_grad():
+            return self._solve(values, weights)[0]
+
+    def profile(self, samples: Tensor, dual: Tensor, weights: Tensor | None = None) -> Tensor:
+        """f(beta) = min - beta (log E_P exp(-(V - min) / beta) + delta), for beta = `dual` > 0."""
+        lowest = samples.amin(-1)
+        tilt = (lowest.unsqueeze(-1) - samples) / dual.unsqueeze(-1)
+        log_mean = tilt.logsumexp(-1) - math.log(samples.shape[-1]) if weights is None else _log_mean(tilt, weights)
+        return lowest - dual * (log_mean + self.radius)
+
+    def linear_dual(self, x: Tensor, *duals: Tensor) -> Tensor:
+        """eta - lam delta - lam (exp((eta - x) / lam) - 1), duals (eta, lam > 0).
+
+        The exponent is clamped at 20, where the objective is already hopeless, so that its gradient stays finite.
+        """
+        eta, lam = duals
+        return eta - lam * self.radius - lam * torch.expm1(((eta - x) / lam).clamp(max=20.0))
+
+    def saturation_radius(self, p_min: float) -> float:
+        """-log p_min: for m equally likely distinct values, log m."""
+        return -math.log(p_min)
+
+    def _solve(self, values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The worst-case law (..., m) and beta (...)."""
+        count = values.shape[-1]
+        law = torch.full_like(values, 1.0 / count) if weights is None else weights.expand_as(values)
+        mean = (law * values).sum(-1, keepdim=True)
+        std = (law * (values - mean).square()).sum(-1, keepdim=True).sqrt()
+        if self.radius == 0.0:
+            return law, torch.full_like(mean.squeeze(-1), math.inf)
+        support = values.masked_fill(law <= 0.0, math.inf) if weights is not None else values
+        lowest = support.amin(-1, keepdim=True)
+        at_minimum = (support == lowest) & (law > 0.0)
+        p_min = (law * at_minimum).sum(-1, keepdim=True)
+        saturated = p_min.log() + self.radius >= 0.0
+        # Values in units of their own spread, from zero up: the search below is free of scale.
+        scale = torch.where(std > 0.0, std, 1.0)
+        excess = (values - lowest) / scale
+        t = _tilt(excess, law, self.radius, self.iterations)
+        tilted = law * torch.exp(-t * excess)
+        tilted = tilted / tilted.sum(-1, keepdim=True)
+        tilted = torch.where(saturated, law * at_minimum / p_min, tilted)
+        beta = torch.where(saturated, 0.0, scale / t)
+        return tilted, beta.squeeze(-1)
+
+
+def _tilt(excess: Tensor, law: Tensor, radius: float, iterations: int) -> Tensor:
+    """Solves KL(Q_t || P) = radius for t (..., 1), where Q_t is P tilted by exp(-t excess)."""
+    eps, tiny = torch.finfo(excess.dtype).eps, torch.finfo(excess.dtype).tiny
+    # KL(Q_t || P) <= t (E_P - E_Qt) <= t E_P[excess] bounds the root from below. From above: beyond t = 1e8 / std
+    # all that floating point can tell from the minimum has vanished from the law.
+    low = (radius / (law * excess).sum(-1, keepdim=True).clamp_min(tiny)).clamp(max=1e7).log()
+    high = torch.full_like(low, math.log(1e8))
+    theta = torch.full_like(low, 0.5 * math.log(2.0 * radius)).clamp(low, high)
+    last = high - low
+    # One batched product a step gives the mass and the first two moments of the tilted law.
+    moments = torch.stack([law, law * excess, law * excess.square()], dim=-2)
+    for _ in range(iterations):
+        t = theta.exp()
+        mass, first, second = (moments @ torch.exp(-t * excess).unsqueeze(-1)).unbind(-2)
+        first, second = first / mass, second / mass
+        cost = t * first
+        divergence = -cost - mass.log()
+        error = divergence - radius
+        settled = error.abs() <= 4.0 * eps * (1.0 + cost)
+        below = error < 0.0
+        low, high = torch.where(below, theta, low), torch.where(below, high, theta)
+        # Newton on log KL against log t: d log KL / d log t = t^2 Var_t / KL.
+        slope = t.square() * (second - first.square())
+        newton = divergence * (radius / divergence.clamp_min(tiny)).log() / slope.clamp_min(tiny)
+        step = theta + newton
+        good = (step > low) & (step < high) & (newton.abs() <= 0.5 * last)
+        proposal = torch.where(good, step, 0.5 * (low + high))
+        last = torch.where(settled, last, (proposal - theta).abs())
+        theta = torch.where(settled, theta, proposal)
+    return theta.exp()
+
+
+def _log_mean(exponents: Tensor, weights: Tensor) -> Tensor:
+    return (exponents + weights.log()).logsumexp(-1)
