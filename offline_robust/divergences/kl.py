@@ -9,6 +9,7 @@ from torch import Tensor
 
 from offline_robust.divergences.base import Divergence
 
+
 class KL(Divergence):
     """inf { E_Q V : KL(Q || P) <= delta } = sup_{beta >= 0} -beta log E_P[exp(-V / beta)] - beta delta.
 
@@ -20,15 +21,13 @@ class KL(Divergence):
 
     Args:
         radius: delta >= 0, in nats.
-        iterations: root-finding steps; the search stops moving where it has met
-            delta to rounding. Measured on normal, heavy-tailed and two-point laws of 200 values at radii from 1e-4 to
-            0.98 of saturation: 12 leave the value within 1e-9 std in float64 (float32 rounding: 4e-5 std at delta
-            1e-4, 1e-5 from 1e-2 on).
+        iterations: the most root-finding steps taken; 5 to 8 settle typical rows, 24 the nastiest tried (heavy tails,
+            two clusters, radii up to 0.98 of saturation).
     """
 
     needs_stochastic_nominal = True
 
-    def __init__(self, radius: float, iterations: int = 12) -> None:
+    def __init__(self, radius: float, iterations: int = 24) -> None:
         if not (math.isfinite(radius) and radius >= 0.0):
             raise ValueError(f"the KL radius must be finite and not negative, got {radius}")
         self.radius = radius
@@ -100,12 +99,13 @@ def _tilt(excess: Tensor, law: Tensor, radius: float, iterations: int) -> Tensor
     high = torch.full_like(low, math.log(1e8))
     theta = torch.full_like(low, 0.5 * math.log(2.0 * radius)).clamp(low, high)
     last = high - low
-    # One batched product a step gives the mass and the first two moments of the tilted law.
-    moments = torch.stack([law, law * excess, law * excess.square()], dim=-2)
     for _ in range(iterations):
         t = theta.exp()
-        mass, first, second = (moments @ torch.exp(-t * excess).unsqueeze(-1)).unbind(-2)
-        first, second = first / mass, second / mass
+        tilted = law * torch.exp(-t * excess)
+        mass = tilted.sum(-1, keepdim=True)
+        weighted = tilted * excess
+        first = weighted.sum(-1, keepdim=True) / mass
+        second = (weighted * excess).sum(-1, keepdim=True) / mass
         cost = t * first
         divergence = -cost - mass.log()
         error = divergence - radius
@@ -120,6 +120,9 @@ def _tilt(excess: Tensor, law: Tensor, radius: float, iterations: int) -> Tensor
         proposal = torch.where(good, step, 0.5 * (low + high))
         last = torch.where(settled, last, (proposal - theta).abs())
         theta = torch.where(settled, theta, proposal)
+        # Asking costs nothing on the CPU; on an accelerator it would stall the queue.
+        if settled.device.type == "cpu" and bool(settled.all()):
+            break
     return theta.exp()
 
 

@@ -1,6 +1,14 @@
 """Neural networks shared by every learner."""
 
-from offline_robust.networks.mlp import MLP, EnsembleMLP, frozen_copy, linear, polyak
+from offline_robust.networks.mlp import (
+    MLP,
+    EnsembleMLP,
+    InferenceTail,
+    fast_inference_dtype,
+    frozen_copy,
+    linear,
+    polyak,
+)
 from offline_robust.networks.policies import (
     Policy,
     PolicySpec,
@@ -13,9 +21,11 @@ from offline_robust.networks.policies import (
 __all__ = [
     "MLP",
     "EnsembleMLP",
+    "InferenceTail",
     "Policy",
     "PolicySpec",
     "TanhGaussianActor",
+    "fast_inference_dtype",
     "frozen_copy",
     "linear",
     "load_policy",

@@ -6,10 +6,13 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class MLP(nn.Module):
@@ -30,6 +33,43 @@ class MLP(nn.Module):
             x = F.relu(layer(x), inplace=True)
         out: Tensor = self.layers[-1](x)
         return out
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+
+class InferenceTail:
+    """The layers of an MLP after its first, frozen for fast inference without gradient.
+
+    Products between hidden layers, which are nearly all of the work, run in `dtype`; the last layer runs in float32,
+    so that only hidden activations are rounded. Weights are converted once, here.
+
+    Args:
+        mlp: the network; its first layer is left to the caller.
+        dtype: float32, or bfloat16 where the hardware multiplies it faster (`fast_inference_dtype`).
+    """
+
+    def __init__(self, mlp: MLP, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        *hidden, last = mlp.linears[1:]
+        self._hidden = [(layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)) for layer in hidden]
+        self._last = (last.weight.detach(), last.bias.detach())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """From the first layer's output before its activation (R, H), overwritten, to the network's output."""
+        for weight, bias in self._hidden:
+            x = F.linear(F.relu_(x).to(self.dtype), weight, bias).float()
+        return F.linear(F.relu_(x), *self._last)
+
+
+def fast_inference_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it faster than float32, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if device.type == "cpu" and supported else torch.float32
 
 
 class EnsembleMLP(nn.Module):
@@ -60,7 +100,8 @@ class EnsembleMLP(nn.Module):
 
 def linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer whose weights come from the generator alone."""
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+    # Allocated without PyTorch's own draw: that would touch the global stream.
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out)  # type: ignore[no-untyped-call]
     bound = 1.0 / math.sqrt(fan_in)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
@@ -73,7 +114,7 @@ def polyak(targets: Iterable[Tensor], sources: Iterable[Tensor], tau: float) -> 
     torch._foreach_lerp_([t.data for t in targets], [s.data for s in sources], tau)
 
 
-def frozen_copy(module: nn.Module) -> nn.Module:
+def frozen_copy(module: _M) -> _M:
     """A deep copy that takes no gradients (a target network)."""
     return copy.deepcopy(module).requires_grad_(False)
 

@@ -53,6 +53,9 @@ class TanhGaussianActor(nn.Module):
     and biases start within 1e-3 of zero and trunk biases at 0.1, as in DR-SAC's code (EDAC's start).
     """
 
+    centre: Tensor
+    half_range: Tensor
+
     def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
         super().__init__()
         self.trunk = MLP([spec.observation_dim, *spec.hidden], generator)
@@ -60,8 +63,8 @@ class TanhGaussianActor(nn.Module):
         self.log_std = linear(spec.hidden[-1], spec.action_dim, generator)
         _action_range(self, spec)
         with torch.no_grad():
-            for layer in self.trunk.layers:
-                layer.bias.fill_(0.1)  # type: ignore[operator, union-attr]
+            for layer in self.trunk.linears:
+                layer.bias.fill_(0.1)
             for head in (self.mean, self.log_std):
                 head.weight.uniform_(-1e-3, 1e-3, generator=generator)
                 head.bias.uniform_(-1e-3, 1e-3, generator=generator)
@@ -96,6 +99,9 @@ class TanhGaussianActor(nn.Module):
 
 class DeterministicActor(nn.Module):
     """TD3's actor: a = centre + half_range * tanh(mlp(s))."""
+
+    centre: Tensor
+    half_range: Tensor
 
     def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
         super().__init__()
@@ -155,6 +161,7 @@ class Policy:
             raise EvaluationError(
                 f"the policy takes observations of width {self.spec.observation_dim}, got shape {tuple(x.shape)}"
             )
+        actions: Tensor
         if deterministic or not isinstance(self.actor, TanhGaussianActor):
             actions = self.actor(x)
         else:
@@ -162,7 +169,10 @@ class Policy:
                 raise EvaluationError("a stochastic action needs a generator: act(..., generator=torch.Generator())")
             noise = torch.randn((*x.shape[:-1], self.spec.action_dim), generator=generator, device=x.device)
             actions, _ = self.actor.sample(x, noise)
-        return actions if isinstance(observations, Tensor) else actions.cpu().numpy()
+        if isinstance(observations, Tensor):
+            return actions
+        array: NDArray[np.float32] = actions.cpu().numpy()
+        return array
 
     def save(self, path: str | Path) -> None:
         """Writes weights and description into one safetensors file, atomically."""
@@ -209,9 +219,7 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], where: Path | st
         raise CheckpointError(f"{where}: tensors do not fit the network: {', '.join(difference[:4])}")
     for name, value in tensors.items():
         if value.shape != own[name].shape:
-            raise CheckpointError(
-                f"{where}: {name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
-            )
+            raise CheckpointError(f"{where}: {name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(f"{where}: {name} holds NaN or infinite values")
     module.load_state_dict(tensors)

@@ -1,0 +1,5 @@
+"""The command line: `offline-robust`."""
+
+from offline_robust.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,211 @@
+"""`offline-robust train | evaluate | compare | report | data | bench | doctor`.
+
+Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from offline_robust.cli import data
+from offline_robust.cli.progress import progress_bar
+from offline_robust.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Offline robust reinforcement learning: from logged data to a policy tested on perturbed systems.",
+)
+app.add_typer(data.app, name="data")
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+SuiteName = Annotated[str | None, typer.Option(help="A suite's name or YAML file. Default: the run's own.")]
+Perturb = Annotated[
+    list[str] | None,
+    typer.Option(help="PARAMETER=START:STOP:COUNT or PARAMETER=A,B,C; several form a grid."),
+]
+Episodes = Annotated[int | None, typer.Option(min=1, help="Episodes for each condition. Default: the run's own.")]
+EvaluationSeed = Annotated[int | None, typer.Option(min=0, help="Seed of start states and noise.")]
+
+_out, _err = Console(), Console(stderr=True)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or a bundled name such as dr_sac/pendulum.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for example learner.delta=0.3.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training. Default: the config's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a learner on a dataset."""
+    from offline_robust import experiments
+
+    overrides = dict(experiments.parse_override(text) for text in set_ or [])
+    if seed is not None:
+        overrides["seed"] = seed
+    with progress_bar(quiet or as_json) as bar:
+        run = experiments.train(config, overrides, out=out, resume=resume, progress=bar.training)
+    if as_json:
+        _print_json({"run": str(run.folder), "meta": run.meta})
+    elif not quiet:
+        minutes, speed = run.meta.get("training_minutes"), run.meta.get("updates_per_s")
+        _out.print(f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}", highlight=False)
+        _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    suite: SuiteName = None,
+    perturb: Perturb = None,
+    episodes: Episodes = None,
+    seed: EvaluationSeed = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run's policy under perturbations; writes results.csv and report.html into its folder."""
+    from offline_robust.experiments import load_run
+
+    _evaluate_and_report([load_run(run)], run, suite, perturb or [], episodes, seed, quiet, as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs in the same environment.")],
+    out: Annotated[Path, typer.Option(help="Where results.csv and report.html go.")] = Path("runs/comparison"),
+    suite: SuiteName = None,
+    perturb: Perturb = None,
+    episodes: Episodes = None,
+    seed: EvaluationSeed = None,
+    title: Annotated[str, typer.Option(help="Title of the report.")] = "",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate several runs alike: one table, one figure set, one report.html. The first is the one it is about."""
+    from offline_robust.experiments import load_run
+
+    opened = [load_run(folder) for folder in runs]
+    _evaluate_and_report(opened, out, suite, perturb or [], episodes, seed, quiet, as_json, title)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run's folder, or one that compare wrote.")]) -> None:
+    """Write report.html anew from the results in a folder."""
+    from offline_robust.experiments.comparison import rewrite_report
+
+    _out.print(f"report: {rewrite_report(folder, _command())}", highlight=False)
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="updates, loading or all.")] = "all",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median of each is reported.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Measure speed side by side, in one run: updates of the learners and of d3rlpy's SAC; loading of many episodes."""
+    from offline_robust.experiments import benchmark
+
+    figures = benchmark.run(what, threads, rounds)
+    if as_json:
+        _print_json(figures)
+    else:
+        _out.print(benchmark.table(figures), highlight=False)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Print versions, devices, extras and data roots."""
+    from offline_robust.experiments.doctor import examine
+
+    facts = examine()
+    if as_json:
+        _print_json(facts)
+        return
+    for section, values in facts.items():
+        _out.print(f"[bold]{section}[/bold]")
+        for key, value in values.items():
+            _out.print(f"  {key:<16} {value}", highlight=False, markup=False)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    warnings.showwarning = _show_warning
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _fail("stopped; a training goes on with --resume", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _evaluate_and_report(
+    runs: list[Any],
+    folder: Path,
+    suite: str | None,
+    perturb: list[str],
+    episodes: int | None,
+    seed: int | None,
+    quiet: bool,
+    as_json: bool,
+    title: str = "",
+) -> None:
+    import torch
+
+    from offline_robust.experiments.comparison import check_conditions, compare_runs, save_report
+    from offline_robust.reports import summary_table
+
+    check_conditions(suite, perturb)
+    torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
+    with progress_bar(quiet or as_json) as bar:
+        results = compare_runs(
+            runs, suite=suite, perturb=perturb, episodes=episodes, seed=seed, progress=bar.evaluation
+        )
+    path = save_report(folder, results, runs, _command(), title)
+    if as_json:
+        _print_json({"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results)})
+    elif not quiet:
+        _out.print(summary_table(results), highlight=False)
+        _out.print(f"report: {path}", highlight=False)
+
+
+def _records(results: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(results.summary().to_json(orient="records"))
+    return rows
+
+
+def _command() -> str:
+    return shlex.join(["offline-robust", *sys.argv[1:]])
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, default=str))
+
+
+def _fail(message: str, status: int) -> None:
+    _err.print(f"error: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    _err.print(f"warning: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)

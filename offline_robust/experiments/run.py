@@ -1,0 +1,129 @@
+"""A run's folder: what is in it, and reading it back."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offline_robust.errors import CheckpointError
+from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.metrics import read_metrics
+from offline_robust.networks import Policy, load_policy
+
+_PACKAGES = ("offline-robust", "torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "d3rlpy", "wandb")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a folder with config.yaml, meta.json, metrics.jsonl, policy.safetensors, checkpoints/, and,
+    once evaluated, results.csv and report.html.
+    """
+
+    folder: Path
+    config: RunConfig
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy at the end of training (the checkpoint rule is ``last``)."""
+        path = self.folder / "policy.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.folder}: the training is not finished: offline-robust train --resume --out {self.folder}"
+            )
+        return load_policy(path)
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """meta.json: label, environment, dataset, versions, hardware, command, time."""
+        content = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    @property
+    def env_id(self) -> str | None:
+        """The environment to evaluate on."""
+        return self.config.env or self.meta.get("env_id")
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the newest checkpoint lies."""
+        return self.folder / "checkpoints" / "last.safetensors"
+
+
+def load_run(folder: str | Path) -> Run:
+    """Opens a run's folder.
+
+    Raises:
+        CheckpointError: it is not one.
+        ConfigError: its configuration is not valid.
+    """
+    path = Path(folder)
+    for name in ("config.yaml", "meta.json"):
+        if not (path / name).is_file():
+            raise CheckpointError(f"{path}: not a run's folder (no {name})")
+    return Run(path, load_config(path / "config.yaml"))
+
+
+def label_of(config: RunConfig) -> str:
+    """What seeds average over, in words: the learner, its radius, the dataset."""
+    radius = getattr(config.learner, "delta", None)
+    learner = config.learner.name + (f" delta={radius:g}" if radius is not None else "")
+    if config.model is not None and config.model.smoothing:
+        learner += f" smoothing={config.model.smoothing:g}"
+    return learner
+
+
+def environment_facts() -> dict[str, Any]:
+    """Versions, hardware and code version of this process."""
+    return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": " ".join(sys.argv)}
+
+
+def versions() -> dict[str, str]:
+    """Python and the installed packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def _git() -> dict[str, Any]:
+    """Commit of the checkout that the package lies in, if it is one."""
+    here = Path(__file__).parent
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}

@@ -1,0 +1,328 @@
+"""The training loop. It knows no algorithm: a learner has `pretrain`, `update`, `policy` and its state."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_robust.datasets import TransitionDataset, load_dataset
+from offline_robust.errors import CheckpointError, ConfigError
+from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
+from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.metrics import MetricsFile, WandbRun
+from offline_robust.experiments.run import Run, environment_facts, label_of
+from offline_robust.files import write_json, write_text
+from offline_robust.learners import LEARNERS, Learner, ProblemSpec
+from offline_robust.models import MODELS, diagnose
+
+STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
+"""Random streams by purpose; each is seeded from (seed, its place here) and saved with the checkpoint."""
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with (phase, updates done, updates in all, updates per second)."""
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | RunConfig,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Trains a learner as a configuration says and returns the run.
+
+    Args:
+        config: a YAML file, a bundled name (``dr_sac/pendulum``), the values, or a `RunConfig`.
+        overrides: dotted keys to values.
+        out: the run's folder; ``runs/<learner>-<dataset>-seed<seed>`` when None.
+        resume: go on from the folder's last checkpoint, bit for bit as if nothing had stopped it; a folder without a
+            checkpoint starts from the beginning, a finished one is returned as it is.
+        progress: see `Progress`.
+
+    Raises:
+        ConfigError: the configuration is not valid, or the folder holds a run already.
+        DatasetError: the dataset is.
+        CheckpointError: the checkpoint to resume from is damaged or belongs to another run.
+    """
+    resolved = config if isinstance(config, RunConfig) else load_config(config, overrides)
+    folder = Path(out) if out is not None else _default_folder(resolved)
+    if (folder / "config.yaml").is_file():
+        if not resume:
+            raise ConfigError(f"{folder}: holds a run already; go on with --resume, or choose another --out")
+        _require_same(resolved, folder)
+    torch.set_num_threads(resolved.training.threads)
+    return _Training(resolved, folder, progress).run(resume)
+
+
+@dataclass
+class _Training:
+    config: RunConfig
+    folder: Path
+    progress: Progress | None
+
+    def run(self, resume: bool) -> Run:
+        config, settings = self.config, self.config.training
+        run = Run(self.folder, config)
+        saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
+        dataset = load_dataset(config.dataset, device=_device(settings.device))
+        env_id = config.env or dataset.env_id
+        training_set, held_out = split_episodes(dataset, settings.holdout)
+        streams = random_streams(config.seed, dataset.device)
+        learner = build_learner(config, training_set, streams, env_id)
+        step = 0
+        if saved is not None:
+            step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
+        # Everything that can be wrong with the input has been found by now: only here is anything written.
+        self._write_start(dataset, env_id)
+        wandb = WandbRun(config, self.folder, label_of(config)) if config.wandb.mode != "disabled" else None
+        metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
+        total = settings.model_steps + settings.steps
+        sums: dict[str, Tensor] = {}
+        clock = _Clock(step)
+        try:
+            while step < total:
+                phase = "model" if step < settings.model_steps else "train"
+                batch = training_set.sample(settings.batch_size, streams["sampler"])
+                info = learner.pretrain(batch) if phase == "model" else learner.update(batch)
+                _accumulate(sums, info)
+                step += 1
+                last_of_phase = step in (settings.model_steps, total)
+                if step % settings.log_every == 0 or last_of_phase:
+                    line = {"step": step, "phase": phase, "time": round(clock.seconds(), 3)} | _means(sums)
+                    line["time/updates_per_s"] = round(clock.rate(step), 2)
+                    self._log(metrics, wandb, line, total)
+                    if step == settings.model_steps:
+                        self._diagnose(learner, held_out, training_set, streams)
+                    if step % settings.checkpoint_every < settings.log_every or last_of_phase:
+                        save_checkpoint(run.checkpoint, self._state(learner, streams, step, dataset.fingerprint))
+        finally:
+            metrics.close()
+        self._finish(learner, held_out, training_set, streams, clock, total)
+        if wandb is not None:
+            wandb.finish(self.folder)
+        return run
+
+    def _log(self, metrics: MetricsFile, wandb: WandbRun | None, line: dict[str, Any], total: int) -> None:
+        bad = [key for key, value in line.items() if isinstance(value, float) and not np.isfinite(value)]
+        if bad:
+            raise ConfigError(
+                f"training diverged at step {line['step']}: {', '.join(bad)} is not finite; "
+                "lower the learning rates or scale the rewards (learner.reward_scale)"
+            )
+        metrics.write(line)
+        if wandb is not None:
+            wandb.log(line)
+        if self.progress is not None:
+            self.progress(line["phase"], line["step"], total, line["time/updates_per_s"])
+
+    def _state(
+        self, learner: Learner, streams: Mapping[str, torch.Generator], step: int, fingerprint: str
+    ) -> dict[str, Any]:
+        return {
+            "step": step,
+            "env_id": learner.problem.env_id,
+            "learner_name": self.config.learner.name,
+            "dataset": fingerprint,
+            "learner": learner.state(),
+            "streams": {name: stream.get_state() for name, stream in streams.items()},
+        }
+
+    def _restore(
+        self,
+        saved: dict[str, Any],
+        learner: Learner,
+        streams: Mapping[str, torch.Generator],
+        fingerprint: str,
+        where: Path,
+    ) -> int:
+        fresh = self._state(learner, streams, 0, fingerprint)
+        if saved.keys() != fresh.keys():
+            raise CheckpointError(f"{where}: has other parts than a checkpoint of this version")
+        for key, word in (("env_id", "environment"), ("learner_name", "learner"), ("dataset", "dataset")):
+            if saved[key] != fresh[key]:
+                raise CheckpointError(f"{where}: belongs to another {word} ({saved[key]}), this run has {fresh[key]}")
+        total = self.config.training.model_steps + self.config.training.steps
+        if not isinstance(saved["step"], int) or not 0 <= saved["step"] <= total:
+            raise CheckpointError(f"{where}: its step {saved['step']!r} is outside 0..{total}")
+        require_like(fresh["learner"], saved["learner"], where)
+        require_like(fresh["streams"], saved["streams"], where)
+        try:
+            learner.load_state(saved["learner"])
+            for name, stream in streams.items():
+                stream.set_state(saved["streams"][name])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{where}: does not fit this run: {str(error).splitlines()[0]}") from None
+        return int(saved["step"])
+
+    def _write_start(self, dataset: TransitionDataset, env_id: str | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "config.yaml", self.config.to_yaml())
+        facts = {
+            "format": 1,
+            "learner": self.config.learner.name,
+            "label": label_of(self.config),
+            "env_id": env_id,
+            "seed": self.config.seed,
+            "dataset": {
+                "name": self.config.dataset,
+                "fingerprint": dataset.fingerprint,
+                "transitions": len(dataset),
+                "episodes": dataset.episodes,
+            },
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(self.folder / "meta.json", facts | environment_facts())
+
+    def _diagnose(
+        self,
+        learner: Learner,
+        held_out: TransitionDataset | None,
+        training_set: TransitionDataset,
+        streams: Mapping[str, torch.Generator],
+        gap: float | None = None,
+    ) -> None:
+        if learner.model is None:
+            return
+        radius = getattr(self.config.learner, "delta", None)
+        # A stream of its own, started anew: looking at a model never changes the training.
+        stream = streams["diagnosis"].clone_state()
+        diagnosis = diagnose(
+            learner.model,
+            held_out if held_out is not None else training_set,
+            stream,
+            scales=learner.problem.scales,
+            held_out=held_out is not None,
+        )
+        messages = diagnosis.warnings(radius)
+        if gap is None:
+            for message in messages:
+                warnings.warn(message, stacklevel=2)
+        content = diagnosis.to_dict() | {"radius": radius, "robust_gap": gap, "warnings": messages}
+        content["coverage"] = {"nominal": diagnosis.levels, "observed": diagnosis.coverage}
+        write_json(self.folder / "model.json", content)
+
+    def _finish(
+        self,
+        learner: Learner,
+        held_out: TransitionDataset | None,
+        training_set: TransitionDataset,
+        streams: Mapping[str, torch.Generator],
+        clock: _Clock,
+        total: int,
+    ) -> None:
+        run = Run(self.folder, self.config)
+        gaps = [line["dual/gap"] for line in run.metrics if "dual/gap" in line]
+        self._diagnose(learner, held_out, training_set, streams, gap=gaps[-1] if gaps else 0.0)
+        learner.policy.save(self.folder / "policy.safetensors")
+        finished = {"training_minutes": round(clock.seconds() / 60, 3), "updates_per_s": round(clock.rate(total), 2)}
+        write_json(self.folder / "meta.json", run.meta | finished)
+
+
+class _Clock:
+    """Seconds and updates a second since this process took up the training."""
+
+    def __init__(self, step: int) -> None:
+        self._start, self._first = time.perf_counter(), step
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def rate(self, step: int) -> float:
+        return (step - self._first) / max(self.seconds(), 1e-9)
+
+
+def random_streams(seed: int, device: torch.device) -> dict[str, torch.Generator]:
+    """One generator a purpose, independent of each other by NumPy's seed sequences."""
+    streams = {}
+    for place, name in enumerate(STREAMS):
+        state = int(np.random.SeedSequence([seed, place]).generate_state(1, np.uint64)[0])
+        # Initial weights are drawn on the CPU, so that they do not depend on the device.
+        where = torch.device("cpu") if name == "init" else device
+        streams[name] = torch.Generator(where).manual_seed(state & (2**63 - 1))
+    return streams
+
+
+def build_learner(
+    config: RunConfig,
+    dataset: TransitionDataset,
+    streams: Mapping[str, torch.Generator],
+    env_id: str | None,
+) -> Learner:
+    """A fresh learner, with its nominal model where it has one, for a dataset."""
+    if dataset.discrete:
+        raise ConfigError(f"{config.learner.name} needs continuous actions, the dataset's are {dataset.action_space}")
+    problem = ProblemSpec.of(dataset, streams, env_id)
+    _, learner_class = LEARNERS[config.learner.name]
+    if config.model is None or not learner_class.uses_model:
+        return learner_class(config.learner, problem)
+    _, model_class = MODELS[config.model.name]
+    model = model_class(
+        config.model,
+        problem.observation_dim,
+        problem.action_dim,
+        problem.scales,
+        streams["init"],
+        problem.device,
+    )
+    return learner_class(config.learner, problem, model)
+
+
+def split_episodes(dataset: TransitionDataset, fraction: float) -> tuple[TransitionDataset, TransitionDataset | None]:
+    """Keeps evenly spaced episodes out: (the rest, the kept-out ones or None when that would be none or all)."""
+    count = round(dataset.episodes * fraction)
+    if count == 0 or count >= dataset.episodes:
+        return dataset, None
+    chosen = torch.linspace(0, dataset.episodes - 1, count, device=dataset.device).round().long()
+    out = torch.isin(dataset.episode, chosen)
+    return dataset.select(~out), dataset.select(out)
+
+
+def _accumulate(sums: dict[str, Tensor], info: Mapping[str, Tensor]) -> None:
+    """Adds an update's figures, on the device."""
+    if sums.keys() != info.keys() | {"count"}:
+        sums.clear()
+        sums |= {key: value.clone() for key, value in info.items()} | {"count": torch.ones(())}
+        return
+    keys = list(info)
+    torch._foreach_add_([sums[key] for key in keys], [info[key] for key in keys])
+    sums["count"] += 1
+
+
+def _means(sums: dict[str, Tensor]) -> dict[str, float]:
+    """Means since the last call (one host sync), and starts anew."""
+    count = float(sums.pop("count"))
+    values = torch.stack([value.float() for value in sums.values()]) / count
+    means = {key: float(f"{value:.6g}") for key, value in zip(sums, values.tolist(), strict=True)}
+    sums.clear()
+    return means
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"training.device is {name} but PyTorch sees no CUDA device; use cpu")
+    return device
+
+
+def _default_folder(config: RunConfig) -> Path:
+    dataset = Path(config.dataset).stem.replace("/", "-")
+    return Path("runs") / f"{config.learner.name}-{dataset}-seed{config.seed}"
+
+
+def _require_same(config: RunConfig, folder: Path) -> None:
+    """A resumed run must be the run that was started."""
+    before = load_config(folder / "config.yaml").to_dict()
+    now = config.to_dict()
+    for key in now:
+        if key not in ("wandb", "evaluation") and before[key] != now[key]:
+            raise ConfigError(f"{folder}: cannot resume: '{key}' was {before[key]!r} and is now {now[key]!r}")

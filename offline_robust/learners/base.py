@@ -1,0 +1,94 @@
+"""What the training loop knows of a learner: a frozen config, `update`, `policy`, full state in and out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from offline_robust.datasets.transitions import Batch, TransitionDataset
+from offline_robust.models.base import NominalModel, Scales
+from offline_robust.networks import Policy
+
+
+class LearnerConfig(BaseModel):
+    """Fields common to every learner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    reward_shift: float = Field(0.0, description="Added to every reward before scaling. DR-SAC on Pendulum: 8.")
+    reward_scale: float = Field(1.0, gt=0, description="Multiplies shifted rewards. DR-SAC on Pendulum: 1/8.")
+
+
+@dataclass(frozen=True)
+class ProblemSpec:
+    """What a learner must know of the data it will see."""
+
+    observation_dim: int
+    action_dim: int
+    action_space: gym.Space[Any]
+    scales: Scales
+    device: torch.device
+    streams: Mapping[str, torch.Generator]
+    """Random streams by purpose: ``init``, ``sampler``, ``policy``, ``model``."""
+    env_id: str | None = None
+
+    @staticmethod
+    def of(dataset: TransitionDataset, streams: Mapping[str, torch.Generator], env_id: str | None) -> ProblemSpec:
+        """The problem that a dataset poses."""
+        return ProblemSpec(
+            dataset.observation_dim,
+            dataset.action_dim,
+            dataset.action_space,
+            Scales.of(dataset),
+            dataset.device,
+            streams,
+            env_id,
+        )
+
+
+class Learner(ABC):
+    """Learns a policy from minibatches of a dataset.
+
+    Args:
+        config: frozen; also written beside every run.
+        problem: sizes, spaces, statistics, device and random streams.
+        model: the nominal model, for learners whose `uses_model` is true.
+    """
+
+    policy: Policy
+    model: NominalModel | None
+    """The nominal model, for learners that sample next states; the loop trains it alone first."""
+
+    uses_model: ClassVar[bool] = False
+    """Whether the learner samples next states from a nominal model."""
+
+    def __init__(self, config: LearnerConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
+        self.config = config
+        self.problem = problem
+        self.model = model
+
+    def pretrain(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the nominal model alone, before the policy learns."""
+        if self.model is None:
+            raise TypeError(f"{type(self).__name__} has no nominal model to train")
+        return self.model.update(batch, self.problem.streams["model"])
+
+    @abstractmethod
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on a minibatch. Returns 0-d tensors under ``train/``, ``dual/`` and ``model/`` keys."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Everything needed to continue exactly: weights, targets, optimisers (streams are the loop's)."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` gave."""
