@@ -1,0 +1,53 @@
+"""Making one Gymnasium environment, with errors made for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import gymnasium as gym
+
+from offline_robust.envs.perturbations import parameters_for
+from offline_robust.errors import EvaluationError, nearest
+
+Env = gym.Env[Any, Any]
+
+
+def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
+    """`gymnasium.make` without its per-step checker, and with one clear line when it fails.
+
+    Raises:
+        EvaluationError: unknown id (offers the nearest), missing dependency, or wrong keyword arguments.
+    """
+    try:
+        return gym.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
+    except gym.error.DependencyNotInstalled as error:
+        raise EvaluationError(f"{env_id} needs a package that is not installed: {_line(error)}") from None
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        if env_id in gym.registry:
+            raise EvaluationError(f"cannot make {env_id}: {_line(error)}") from None
+        raise EvaluationError(f"no environment {env_id!r}{nearest(env_id, _offer(env_id))}") from None
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+        given = f" with {dict(env_kwargs)}" if env_kwargs else ""
+        raise EvaluationError(f"cannot make {env_id!r}{given}: {_line(error)}") from None
+
+
+def nominal_values(env: Env, env_id: str) -> dict[str, float]:
+    """The unperturbed value of every physics parameter, read from an environment, so that kwargs count."""
+    values = {}
+    for name, spec in parameters_for(env_id).items():
+        if spec.attribute and hasattr(env.unwrapped, spec.attribute):
+            with suppress(TypeError, ValueError):
+                values[name] = float(getattr(env.unwrapped, spec.attribute))
+    return values
+
+
+def _offer(env_id: str) -> list[str]:
+    """Registered ids worth naming: all when the mistyped one may be near, a few when it is not."""
+    known = [name for name in gym.registry if "/" not in name]
+    return known if "did you mean" in nearest(env_id, known) else ["Pendulum-v1", "Hopper-v5", "HalfCheetah-v5"]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

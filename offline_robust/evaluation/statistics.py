@@ -1,0 +1,152 @@
+"""Statistics of returns and their bootstrap intervals; numpy arrays in, numpy arrays out.
+
+Arrays of returns have the axes (S, L, E): trainings of one learner (S), conditions (L), episodes (E).
+
+What an interval means. Two things are random in a comparison of learners: which policy a training happens to
+produce, and which start states the evaluation happens to draw. Each bootstrap draw therefore resamples S trainings
+with replacement and E start states with replacement. Conditions are never resampled: the suite is fixed. Episode k
+starts in the same state under every condition and, with one evaluation seed, for every training; then one draw of
+episodes serves all of them (`shared`), since resampling episodes per training would treat one hard start state as
+if it were S independent ones.
+
+With one training (S = 1) only start states vary, and the interval speaks about that one policy, not about the
+learner. With two, the interval of anything that depends on the training covers at best about half the time; with
+five, about 85 %. Nothing computed from so few trainings can mend that; train more seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Curve = tuple[NDArray[np.intp], Array]
+"""One swept parameter: the conditions that form it (K,), and their levels (K,), ascending."""
+
+DESCRIBED = ("nominal", "mean", "iqm", "p5", "cvar10", "worst_level", "area")
+"""The statistics of `describe`, in its order."""
+
+_MAX_GATHER = 4_000_000
+"""Numbers gathered at once by the bootstrap: bounds its memory to a few tens of megabytes."""
+
+
+def iqm(values: Array) -> Array:
+    """Interquartile mean over the last axis: the mean of the middle half of the mass.
+
+    A value that straddles a quartile counts with the fraction of it inside, so the result is continuous in the
+    number of values; where 4 divides it, this is ``scipy.stats.trim_mean(values, 0.25)``.
+    """
+    return _mean_of_mass(values, 0.25, 0.75)
+
+
+def cvar(values: Array, share: float = 0.1) -> Array:
+    """Conditional value at risk over the last axis: the mean of the lowest ``share`` of the mass."""
+    return _mean_of_mass(values, 0.0, share)
+
+
+def percentile(values: Array, percent: float = 5.0) -> Array:
+    """Percentile over the last axis, linear between order statistics."""
+    result: Array = np.percentile(values, percent, axis=-1)
+    return result
+
+
+def area(means: Array, levels: Array) -> Array:
+    """Area under the curve of means (..., K) over ascending levels (K,), divided by the range of the levels.
+
+    Trapezoids; the division makes it a mean return over the swept range, in units of return.
+    """
+    result: Array = np.trapezoid(means, levels, axis=-1) / (levels[-1] - levels[0])
+    return result
+
+
+def describe(returns: Array, nominal: NDArray[np.bool_], curves: Sequence[Curve] = ()) -> Array:
+    """The statistics `DESCRIBED` of returns (..., S, L, E).
+
+    "nominal" is the mean over the nominal conditions. "mean", "iqm", "p5" and "cvar10" are taken over all episodes of
+    all conditions and trainings. "worst_level" is the lowest mean return of any condition. "area" averages the
+    normalised areas of all swept parameters, NaN when none is swept alone.
+
+    Args:
+        returns: (..., S, L, E).
+        nominal: (L,) which conditions are nominal.
+        curves: the swept parameters.
+
+    Returns:
+        (..., 7).
+    """
+    by_level: Array = returns.mean((-3, -1))
+    pooled = np.sort(returns.reshape(*returns.shape[:-3], -1), axis=-1)
+    missing: Array = np.full(by_level.shape[:-1], np.nan)
+    areas = [area(by_level[..., index], levels) for index, levels in curves]
+    columns: list[Array] = [
+        by_level[..., nominal].mean(-1) if nominal.any() else missing,
+        by_level.mean(-1),
+        iqm(pooled),
+        percentile(pooled),
+        cvar(pooled),
+        by_level.min(-1),
+        np.mean(areas, axis=0) if areas else missing,
+    ]
+    return np.stack(columns, -1)
+
+
+def bootstrap(
+    groups: Sequence[Array],
+    statistic: Callable[..., Array],
+    rng: np.random.Generator,
+    *,
+    draws: int = 2_000,
+    shared: bool = True,
+) -> Array:
+    """Bootstrap draws of a statistic of one or several learners' returns.
+
+    Trainings are resampled independently in each group. With ``shared``, one resample of the episodes serves all
+    conditions, trainings and groups, which must then have equally many; otherwise every training in every group gets
+    its own, the same for all conditions.
+
+    Args:
+        groups: arrays (S, L, E), one per learner; S may differ.
+        statistic: from one array (draws, S, L, E) per group to (draws, K).
+        rng: the stream of the draws.
+        draws: how many.
+        shared: whether episodes are paired by start state over trainings and groups.
+
+    Returns:
+        (draws, K).
+    """
+    chunk = max(1, _MAX_GATHER // max(group.size for group in groups))
+    parts = []
+    for start in range(0, draws, chunk):
+        count = min(chunk, draws - start)
+        common = rng.integers(groups[0].shape[2], size=(count, 1, groups[0].shape[2])) if shared else None
+        resampled = []
+        for group in groups:
+            trainings = rng.integers(group.shape[0], size=(count, group.shape[0]))
+            if common is not None:
+                episodes = common
+            else:
+                episodes = rng.integers(group.shape[2], size=(count, group.shape[0], group.shape[2]))
+            conditions = np.arange(group.shape[1])[None, None, :, None]
+            resampled.append(group[trainings[:, :, None, None], conditions, episodes[:, :, None, :]])
+        parts.append(statistic(*resampled))
+    return np.concatenate(parts)
+
+
+def interval(samples: Array, confidence: float = 0.95) -> tuple[Array, Array]:
+    """The percentile interval of bootstrap draws (draws, K): lower and upper ends (K,)."""
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
+def _mean_of_mass(values: Array, start: float, stop: float) -> Array:
+    """The mean of the sorted values between two fractions of the mass, cut values counted by their part inside."""
+    count = values.shape[-1]
+    edges = np.arange(count + 1, dtype=np.float64)
+    clipped = np.clip(edges, start * count, stop * count)
+    # Between two cuts inside one value the weights are that value's alone; never divide by zero.
+    weights = np.diff(clipped) / (clipped[-1] - clipped[0])
+    result: Array = np.sort(values, axis=-1) @ weights
+    return result

@@ -1,0 +1,234 @@
+"""From the results table to tables of statistics, each number with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from offline_robust.errors import EvaluationError, nearest
+from offline_robust.evaluation import levels as lv
+from offline_robust.evaluation.results import Results
+from offline_robust.evaluation.statistics import DESCRIBED, Array, bootstrap, describe, interval
+
+_SEED = 0
+"""Of the bootstrap when no generator is given, so that a report is the same each time."""
+
+
+@dataclass(frozen=True)
+class Cube:
+    """The returns of one learner, without gaps.
+
+    Attributes:
+        learner: its label.
+        env_id: the environment.
+        returns: (S, L, E).
+        trainings: the run and training seed of each of the S trainings.
+        conditions: L rows, columns of `levels.CONDITION_COLUMNS`.
+        episode_seeds: (S, E) seeds of the start states.
+    """
+
+    learner: str
+    env_id: str
+    returns: Array
+    trainings: tuple[tuple[str, int], ...]
+    conditions: pd.DataFrame
+    episode_seeds: NDArray[np.int64]
+
+    @property
+    def shared(self) -> bool:
+        """Whether episode k has the same start state in every training."""
+        return bool((self.episode_seeds == self.episode_seeds[:1]).all())
+
+
+def cubes(results: Results) -> dict[str, Cube]:
+    """The results as one gapless array per learner, in order of first appearance.
+
+    Raises:
+        EvaluationError: several environments, or trainings of a learner that were not evaluated alike.
+    """
+    env_ids = results.frame["env_id"].unique()
+    if len(env_ids) != 1:
+        raise EvaluationError(f"statistics need one environment, the table has {', '.join(map(str, env_ids))}")
+    return {
+        name: _cube(name, str(env_ids[0]), results.frame[results.frame["learner"] == name]) for name in results.learners
+    }
+
+
+def summarise(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+    """The statistics of `statistics.describe` for every learner, with 95 % intervals.
+
+    Returns:
+        Columns learner, statistic, value, low, high, trainings, episodes (per training and condition); seven rows per
+        learner. Read `evaluation.statistics` on what the intervals mean with few trainings.
+
+    Raises:
+        EvaluationError: see `cubes`.
+    """
+    rng = rng or np.random.default_rng(_SEED)
+    rows = []
+    for name, cube in cubes(results).items():
+        nominal = cube.conditions["nominal"].to_numpy(bool)
+        curves = [(sweep.index, sweep.levels) for sweep in lv.sweeps(cube.conditions, cube.env_id)]
+        value = describe(cube.returns, nominal, curves)
+        samples = bootstrap(
+            [cube.returns],
+            partial(describe, nominal=nominal, curves=curves),
+            rng,
+            draws=draws,
+            shared=cube.shared,
+        )
+        rows += _rows({"learner": name}, "statistic", DESCRIBED, value, samples, cube)
+    return pd.DataFrame(rows)
+
+
+def per_condition(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+    """The mean return of every learner under every condition, with 95 % intervals.
+
+    Returns:
+        Columns learner, condition, value, low, high, trainings, episodes.
+
+    Raises:
+        EvaluationError: see `cubes`.
+    """
+    rng = rng or np.random.default_rng(_SEED)
+    rows = []
+    for name, cube in cubes(results).items():
+        samples = bootstrap([cube.returns], _level_means, rng, draws=draws, shared=cube.shared)
+        labels = tuple(cube.conditions["condition"])
+        rows += _rows({"learner": name}, "condition", labels, _level_means(cube.returns), samples, cube)
+    return pd.DataFrame(rows)
+
+
+def compare(
+    results: Results,
+    a: str,
+    b: str,
+    levels: Sequence[str | float] | None = None,
+    rng: np.random.Generator | None = None,
+    draws: int = 2_000,
+) -> pd.DataFrame:
+    """The difference of two learners' mean returns, a minus b, with 95 % intervals.
+
+    Episodes are paired by start state where both learners were evaluated with the same seed; trainings are resampled
+    independently for each learner, since training seed 3 of one has nothing to do with seed 3 of the other.
+
+    Args:
+        results: both learners, evaluated under the same conditions.
+        a: a learner.
+        b: another.
+        levels: only these levels (numbers) or conditions (labels); all by default.
+        rng: the stream of the bootstrap.
+        draws: of the bootstrap.
+
+    Returns:
+        Rows "overall" (the mean over the chosen conditions), "nominal" and "far" (the mean over the levels far from
+        nominal, where there are some), then one row per condition. Columns scope, condition, difference, low, high,
+        favours (a, b, or "" where the interval holds 0), trainings_a, trainings_b, paired.
+
+    Raises:
+        EvaluationError: unknown learner or level, or the two were not evaluated under the same conditions.
+    """
+    rng = rng or np.random.default_rng(_SEED)
+    known = cubes(results)
+    for name in (a, b):
+        if name not in known:
+            raise EvaluationError(f"no learner {name!r} in the results{nearest(name, known)}")
+    one, two = known[a], known[b]
+    if set(one.conditions["condition"]) != set(two.conditions["condition"]):
+        differing = sorted(set(one.conditions["condition"]) ^ set(two.conditions["condition"]))
+        raise EvaluationError(f"{a} and {b} were not evaluated under the same conditions: {', '.join(differing[:4])}")
+    order = [list(two.conditions["condition"]).index(label) for label in one.conditions["condition"]]
+    chosen = _choose(one.conditions, levels)
+    conditions = one.conditions.iloc[chosen].reset_index(drop=True)
+    first, second = one.returns[:, chosen], two.returns[:, order][:, chosen]
+    paired = one.shared and two.shared and np.array_equal(one.episode_seeds[0], two.episode_seeds[0])
+
+    nominal, far = conditions["nominal"].to_numpy(bool), lv.far(conditions, one.env_id)
+    scopes = [("overall", np.ones(len(conditions), bool)), ("nominal", nominal), ("far", far)]
+    scopes = [(name, mask) for name, mask in scopes if mask.any()]
+    masks = np.stack([mask / mask.sum() for _, mask in scopes] + list(np.eye(len(conditions))), axis=1)
+
+    def difference(x: Array, y: Array) -> Array:
+        means: Array = (_level_means(x) - _level_means(y)) @ masks
+        return means
+
+    value = difference(first, second)
+    low, high = interval(bootstrap([first, second], difference, rng, draws=draws, shared=paired))
+    return pd.DataFrame(
+        {
+            "scope": [name for name, _ in scopes] + ["condition"] * len(conditions),
+            "condition": [""] * len(scopes) + list(conditions["condition"]),
+            "difference": value,
+            "low": low,
+            "high": high,
+            "favours": np.where(low > 0.0, a, np.where(high < 0.0, b, "")),
+            "trainings_a": len(one.trainings),
+            "trainings_b": len(two.trainings),
+            "paired": paired,
+        }
+    )
+
+
+def _level_means(returns: Array) -> Array:
+    means: Array = returns.mean((-3, -1))
+    return means
+
+
+def _rows(
+    fixed: dict[str, str], key: str, names: tuple[str, ...], value: Array, samples: Array, cube: Cube
+) -> list[dict[str, object]]:
+    low, high = interval(samples)
+    return [
+        {
+            **fixed,
+            key: name,
+            "value": float(value[k]),
+            "low": float(low[k]),
+            "high": float(high[k]),
+            "trainings": len(cube.trainings),
+            "episodes": cube.returns.shape[2],
+        }
+        for k, name in enumerate(names)
+    ]
+
+
+def _cube(learner: str, env_id: str, frame: pd.DataFrame) -> Cube:
+    conditions = frame[lv.CONDITION_COLUMNS].drop_duplicates("condition").reset_index(drop=True)
+    trainings = frame[["run", "training_seed"]].drop_duplicates().reset_index(drop=True)
+    episodes = np.sort(frame["episode"].unique())
+    shape = (len(trainings), len(conditions), len(episodes))
+    if len(frame) != np.prod(shape):
+        raise EvaluationError(
+            f"the trainings of '{learner}' were not all evaluated under the same conditions and episodes: {len(frame)} "
+            f"episodes are not {shape[0]} trainings x {shape[1]} conditions x {shape[2]} episodes"
+        )
+    # Rows are identified by this key (Results refuses duplicates), so a full count means a full cube.
+    pairs = [(str(run), int(seed)) for run, seed in zip(trainings["run"], trainings["training_seed"], strict=True)]
+    row_of = {pair: k for k, pair in enumerate(pairs)}
+    s = np.array([row_of[str(r), int(t)] for r, t in zip(frame["run"], frame["training_seed"], strict=True)])
+    c = frame["condition"].map({label: k for k, label in enumerate(conditions["condition"])}).to_numpy(np.intp)
+    e = np.searchsorted(episodes, frame["episode"].to_numpy())
+    returns, seeds = np.empty(shape), np.empty(shape, np.int64)
+    returns[s, c, e], seeds[s, c, e] = frame["return"], frame["episode_seed"]
+    if (seeds != seeds[:, :1]).any():
+        raise EvaluationError(f"'{learner}': an episode has different start states under different conditions")
+    return Cube(learner, env_id, returns, tuple(pairs), conditions, seeds[:, 0])
+
+
+def _choose(conditions: pd.DataFrame, levels: Sequence[str | float] | None) -> NDArray[np.intp]:
+    if levels is None:
+        return np.arange(len(conditions))
+    labels, texts = list(conditions["condition"]), list(conditions["level"])
+    chosen: list[int] = []
+    for level in levels:
+        text = level if isinstance(level, str) else f"{level:.12g}"
+        hits = [k for k in range(len(labels)) if text in (labels[k], texts[k])]
+        if not hits:
+            raise EvaluationError(f"no level or condition {text!r} in the results{nearest(text, labels)}")
+        chosen += hits
+    return np.array(sorted(set(chosen)), np.intp)

@@ -1,0 +1,134 @@
+"""The report's sections on the nominal model and on how everything was set up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from offline_robust.evaluation.results import Results
+from offline_robust.reports.html import pre, table, warning
+from offline_robust.reports.records import RunRecord, numbers
+from offline_robust.reports.text import clean, number, safe
+
+
+def model_section(records: Sequence[RunRecord]) -> str:
+    """Diagnostics of every run's nominal model: error and spread per dimension, calibration, warnings; "" without."""
+    modelled = [(record, record.model) for record in records if record.model]
+    if not modelled:
+        return ""
+    warnings: dict[str, list[str]] = {}
+    shown: set[str] = set()
+    parts = []
+    for record, model in modelled:
+        given = model.get("warnings")
+        for text in given[:20] if isinstance(given, list) else []:
+            warnings.setdefault(str(text), []).append(record.name)
+        # The first run of a learner stands open, its other trainings are folded away.
+        parts.append(_model(record, model, folded=record.learner in shown))
+        shown.add(record.learner)
+    boxes = warning([f"{_names(names)}: {text}" for text, names in warnings.items()])
+    note = (
+        "RMSE is the held-out error of the predicted next observation. Spread is the standard deviation of the model's "
+        "own samples; a ball of laws around a model without spread contains only that model, and the learner is then "
+        "robust in name only. Both are also given in units of the one-step change, the standard deviation of the next "
+        "observation minus the present one in the data."
+    )
+    return f'<h2>Nominal model</h2><p class="note">{note}</p>{boxes}' + "".join(parts)
+
+
+def setup_section(results: Results, records: Sequence[RunRecord]) -> str:
+    """Runs, evaluation settings, software versions, configurations."""
+    parts = ["<h2>Set-up</h2>"]
+    if records:
+        heads = ["Run", "Learner", "Seed", "Dataset", "Fingerprint", "Transitions", "Episodes", "Minutes", "Updates/s"]
+        parts.append(table(heads, [_run_row(record) for record in records]))
+    notes: dict[str, list[str]] = {}
+    for record in records:
+        for note in record.notes:
+            notes.setdefault(note, []).append(record.name)
+    parts.append(warning([f"{_names(names)}: {note}" for note, names in notes.items()]))
+    facts = {k: v for k, v in results.meta.items() if k not in ("versions", "parts") and v not in (None, "", {})}
+    versions = _object(results.meta.get("versions"))
+    for record in records:
+        versions = {**_object(record.meta.get("versions")), **versions}
+    hardware = {json.dumps(_object(r.meta.get("hardware")), sort_keys=True, default=str): r for r in records}
+    git = {json.dumps(_object(r.meta.get("git")), sort_keys=True, default=str): r for r in records}
+    rows = [_fact("Evaluation", facts), _fact("Versions", versions)]
+    rows += [_fact("Hardware", _object(record.meta.get("hardware"))) for record in hardware.values()]
+    rows += [_fact("Git", _object(record.meta.get("git"))) for record in git.values()]
+    kept = [row for row in rows if row[1]]
+    if kept:
+        parts.append(table([], kept, kind="words"))
+    configs: dict[str, list[str]] = {}
+    for record in records:
+        if record.config.strip():
+            configs.setdefault(record.config, []).append(record.name)
+    for text, names in configs.items():
+        parts.append(f"<details><summary>Configuration of {safe(_names(names), 300)}</summary>{pre(text)}</details>")
+    return "".join(parts)
+
+
+def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> str:
+    columns = {key: numbers(model.get(key)) for key in ("rmse", "spread", "step_std")}
+    given = model.get("names")
+    names = [clean(name, 60) for name in given] if isinstance(given, list) else []
+    rows = []
+    for k in range(max([len(names), *(len(values) for values in columns.values())])):
+        rmse, spread, step = (values[k] if k < len(values) else float("nan") for values in columns.values())
+        ratio = [value / step if step > 0 else float("nan") for value in (rmse, spread)]
+        name = names[k] if k < len(names) else f"dimension {k}"
+        rows.append([safe(name), *(number(v) for v in (rmse, spread, step, *ratio))])
+    heads = ["Observation", "RMSE", "Spread", "One-step change", "RMSE / change", "Spread / change"]
+    parts = []
+    if rows:
+        parts.append(table(heads, rows))
+    facts = []
+    coverage = _object(model.get("coverage"))
+    pairs = list(zip(numbers(coverage.get("nominal")), numbers(coverage.get("observed")), strict=False))
+    if pairs:
+        text = ", ".join(f"{100 * stated:.0f} % interval holds {100 * seen:.0f} %" for stated, seen in pairs)
+        facts.append(["Calibration", safe(text, 500)])
+    for key, label in (("radius", "Radius"), ("robust_gap", "Mean value minus worst-case value")):
+        value = numbers(model.get(key))
+        if value:
+            facts.append([label, number(value[0])])
+    if facts:
+        parts.append(table([], facts, kind="words"))
+    body = "".join(parts)
+    if folded:
+        return f"<details><summary>{safe(record.name)}</summary>{body}</details>"
+    return f"<h3>{safe(record.name)}</h3>{body}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _run_row(record: RunRecord) -> list[str]:
+    meta, data = record.meta, _object(record.meta.get("dataset"))
+
+    def count(value: Any, form: str) -> str:
+        values = numbers(value)
+        return format(values[0], form) if values and values[0] == values[0] else "–"
+
+    return [
+        safe(record.name, 80),
+        safe(record.learner or "–", 60),
+        safe(meta.get("seed", "–"), 20),
+        safe(data.get("name", "–"), 60),
+        f"<code>{safe(data.get('fingerprint', '–'), 20)}</code>",
+        count(data.get("transitions"), ",.0f"),
+        count(data.get("episodes"), ",.0f"),
+        count(meta.get("training_minutes"), ".1f"),
+        count(meta.get("updates_per_s"), ",.0f"),
+    ]
+
+
+def _fact(name: str, values: Mapping[str, Any]) -> list[str]:
+    text = ", ".join(f"{str(key).replace('_', ' ')} {value}" for key, value in values.items())
+    return [safe(name), safe(text, 2_000)]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,196 @@
+"""Numbers and sentences for people."""
+
+from __future__ import annotations
+
+import html
+import math
+import unicodedata
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from offline_robust.evaluation import compare, per_condition, summarise
+from offline_robust.evaluation.levels import far, sweeps
+from offline_robust.evaluation.results import Results
+from offline_robust.evaluation.summary import cubes
+
+STATISTICS = {
+    "nominal": "Nominal",
+    "mean": "Mean",
+    "iqm": "IQM",
+    "p5": "5th percentile",
+    "cvar10": "CVaR 10 %",
+    "worst_level": "Worst level",
+    "area": "Area under curve",
+}
+"""Column heads of the statistics of `evaluation.statistics.describe`."""
+
+
+def clean(text: object, limit: int = 200) -> str:
+    """Text that any file format takes: no control characters, no broken Unicode, not endless."""
+    sound = str(text).encode("utf-8", "replace").decode("utf-8")
+    kept = "".join(c for c in sound if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cf"))
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def safe(text: object, limit: int = 200) -> str:
+    """`clean` text, escaped for HTML: names of runs and learners come from outside."""
+    return html.escape(clean(text, limit), quote=True)
+
+
+def number(value: float, signed: bool = False, size: float | None = None) -> str:
+    """Three or four significant digits with a true minus sign; a dash for a missing number.
+
+    Decimals follow ``size`` where given, so that the two ends of an interval look alike.
+    """
+    if not math.isfinite(value):
+        return "–"
+    size = abs(value) if size is None or not math.isfinite(size) else size
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    text = f"{abs(value):,.{digits}f}"
+    if not any(c in "123456789" for c in text):
+        # An interval's end must not seem to touch zero because its other end is large.
+        return text if value == 0.0 or size == abs(value) else number(value, signed)
+    return ("−" if value < 0 else "+" if signed else "") + text
+
+
+def span(low: float, high: float, signed: bool = False) -> str:
+    """An interval in words: "−320 to −280"."""
+    size = max(abs(low), abs(high))
+    return f"{number(low, signed, size)} to {number(high, signed, size)}"
+
+
+def headline(results: Results) -> list[str]:
+    """The main finding in plain sentences, the shortest first; then one with the numbers per other learner.
+
+    The first learner is compared with every other one, far from nominal and at nominal. One learner alone gets its
+    return at nominal, far from it, and at its worst.
+    """
+    learners = results.learners
+    if len(learners) == 1:
+        return [_alone(results)]
+    return [_in_short(results), *(_against(results, learners[0], other) for other in learners[1:])]
+
+
+def cautions(results: Results) -> list[str]:
+    """What a reader must know before believing the intervals."""
+    found = []
+    counts = {name: len(cube.trainings) for name, cube in cubes(results).items()}
+    few = min(counts.values())
+    if few == 1:
+        found.append(
+            "At least one learner has a single training. Its intervals cover the choice of start states only: they "
+            "describe that one policy, and training again may give another one."
+        )
+    elif few < 5:
+        found.append(
+            f"At least one learner has only {few} trainings. Intervals from so few are too narrow: with two they cover "
+            "the truth about half the time where trainings differ, with five about 85 % of the time, not 95 %."
+        )
+    return found
+
+
+def far_words(results: Results) -> str:
+    """Which levels the report calls far: "length x0.7 and below, x1.3 and above"."""
+    cube = next(iter(cubes(results).values()))
+    mask = far(cube.conditions, cube.env_id)
+    parts = []
+    for sweep in sweeps(cube.conditions, cube.env_id):
+        low = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level < sweep.nominal]
+        high = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level > sweep.nominal]
+        factor = "x" if sweep.mode == "scale" else ""
+        sides = [f"{factor}{max(low):g} and below"] if low else []
+        sides += [f"{factor}{min(high):g} and above"] if high else []
+        if sides:
+            parts.append(f"{sweep.parameter} {', '.join(sides)}")
+    return "; ".join(parts) if parts else f"{int(mask.sum())} of {len(mask)} conditions"
+
+
+def summary_table(results: Results) -> str:
+    """The statistics per learner as plain text for a terminal, one line per learner and its interval below."""
+    table = summarise(results)
+    kept = [name for name in STATISTICS if not table.loc[table["statistic"] == name, "value"].isna().all()]
+    rows = [["learner", "trainings", *(STATISTICS[name] for name in kept)]]
+    for learner in results.learners:
+        cells = {row["statistic"]: row for row in table[table["learner"] == learner].to_dict("records")}
+        rows.append([clean(learner, 40), str(cells[kept[0]]["trainings"])])
+        rows[-1] += [number(cells[name]["value"]) for name in kept]
+        rows.append(["", "", *(span(cells[name]["low"], cells[name]["high"]) for name in kept)])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _in_short(results: Results) -> str:
+    first, *others = results.learners
+    groups: dict[str, list[str]] = {"returns more than": [], "returns less than": [], "cannot be told apart from": []}
+    where = "Far from nominal"
+    for other in others:
+        rows = {row["scope"]: row for row in compare(results, first, other).to_dict("records")}
+        if "far" not in rows:
+            where = "Over all conditions"
+        favours = rows["far" if "far" in rows else "overall"]["favours"]
+        kind = "returns more than" if favours == first else "returns less than"
+        groups[kind if favours else "cannot be told apart from"].append(clean(other))
+    said = [f"{kind} {_list(names)}" for kind, names in groups.items() if names]
+    single = min(len(cube.trainings) for cube in cubes(results).values()) == 1
+    return f"{where}, {clean(first)} {_list(said)}{', as far as these trained policies go' if single else ''}."
+
+
+def _list(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _against(results: Results, a: str, b: str) -> str:
+    rows = {row["scope"]: row for row in compare(results, a, b).to_dict("records") if row["scope"] != "condition"}
+    means = _mean_by_scope(results)
+    sentences = []
+    for scope, where in (("far", f"Far from nominal ({far_words(results)})"), ("nominal", "At the nominal level")):
+        if scope not in rows:
+            continue
+        row = rows[scope]
+        sentences.append(
+            f"{where}, {clean(a)} returns {number(means[a, scope])} and {clean(b)} {number(means[b, scope])}: "
+            f"a difference of {number(row['difference'], True)} "
+            f"(95 % interval {span(row['low'], row['high'], True)}), {_verdict(row)}."
+        )
+    return " ".join(sentences)
+
+
+def _verdict(row: Mapping[Hashable, Any]) -> str:
+    if row["favours"] == "":
+        return "not distinguishable from zero"
+    better = clean(row["favours"])
+    single = min(row["trainings_a"], row["trainings_b"]) == 1
+    # One policy against another says nothing yet about the learners that made them.
+    return f"in favour of {better}" + (" for these trained policies" if single else "")
+
+
+def _alone(results: Results) -> str:
+    name = results.learners[0]
+    means = _mean_by_scope(results)
+    worst = min(per_condition(results).to_dict("records"), key=lambda row: float(row["value"]))
+    text = f"{clean(name)} returns {number(means[name, 'nominal'])} at the nominal level"
+    if (name, "far") in means:
+        text += f" and {number(means[name, 'far'])} far from it ({far_words(results)})"
+    interval = span(worst["low"], worst["high"])
+    return (
+        f"{text}. Its worst condition is {clean(worst['condition'])}, with {number(worst['value'])} "
+        f"(95 % interval {interval})."
+    )
+
+
+def _mean_by_scope(results: Results) -> dict[tuple[str, str], float]:
+    means = {}
+    for name, cube in cubes(results).items():
+        by_level = cube.returns.mean((0, 2))
+        for scope, mask in (
+            ("nominal", cube.conditions["nominal"].to_numpy(bool)),
+            ("far", far(cube.conditions, cube.env_id)),
+        ):
+            if mask.any():
+                means[name, scope] = float(by_level[mask].mean())
+    return means

@@ -1,0 +1,175 @@
+"""Perturbations and suites: what is written is what is applied, and what makes no sense is refused in one line."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offline_robust.envs import (
+    Axis,
+    Condition,
+    ParameterSpec,
+    Perturbation,
+    Suite,
+    list_suites,
+    load_suite,
+    parameters_for,
+    parse_perturb,
+    register_parameter,
+    resolve,
+    suite_from_perturb,
+)
+from offline_robust.errors import EvaluationError
+
+ENV = "Pendulum-v1"
+
+
+def test_modes_scale_set_and_add_in_order() -> None:
+    in_order = [Perturbation("gravity", 0.5, "scale"), Perturbation("gravity", 2.0, "add")]
+    assert resolve(in_order, ENV) == {"gravity": 7.0}
+    assert resolve(in_order[::-1], ENV) == {"gravity": 6.0}
+    assert resolve([Perturbation("gravity", 3.0, "absolute")], ENV) == {"gravity": 3.0}
+    assert resolve([Perturbation("gravity", 0.5, "scale")], ENV, {"gravity": 4.0}) == {"gravity": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "message"),
+    [
+        (Perturbation("lenght", 1.0), "did you mean 'length'"),
+        (Perturbation("mass", -1.0), "outside its physical range"),
+        (Perturbation("length", 0.0), "outside its physical range"),
+        (Perturbation("random_action", 1.1), "outside its physical range"),
+        (Perturbation("observation_noise", 2.0, "scale"), "nominally 0"),
+        (Perturbation("length", 1.0, scope="step"), "not supported yet"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(perturbation: Perturbation, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message) as caught:
+        Suite("x", (Condition((perturbation,)),)).for_env(ENV)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf"), "1", None, True])
+def test_a_level_is_a_finite_number(level: object) -> None:
+    with pytest.raises(EvaluationError, match="level"):
+        Perturbation("length", level)  # type: ignore[arg-type]
+
+
+def test_the_nominal_conditions_are_flagged_and_one_is_added_where_none_is() -> None:
+    ready = load_suite("pendulum-length").for_env(ENV)
+    assert [c.label for c in ready.conditions if c.nominal] == ["length x1"]
+    ready = suite_from_perturb("length=0.5,1.5").for_env(ENV)
+    assert [c.nominal for c in ready.conditions] == [True, False, False]
+    assert ready.conditions[0].perturbations == ()
+    # With gravity 9.8 in the keyword arguments, gravity = 10 is a perturbation and 9.8 is not.
+    ready = suite_from_perturb("gravity=absolute@9.8,10").for_env(ENV, {"gravity": 9.8})
+    assert [c.nominal for c in ready.conditions] == [True, False]
+
+
+def test_every_bundled_suite_fits_its_environment_and_names_its_source() -> None:
+    expected = {f"pendulum-{what}" for what in ("length", "mass", "gravity", "torque", "noise")}
+    assert expected <= set(list_suites())
+    for name in list_suites():
+        suite = load_suite(name)
+        assert suite.name == name
+        assert suite.source
+        for env_id in suite.env_ids:
+            assert any(condition.nominal for condition in suite.for_env(env_id).conditions)
+    levels = [c.perturbations[0].level for c in load_suite("pendulum-length").conditions]
+    assert levels == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+
+
+def test_a_suite_for_another_environment_and_an_unknown_suite_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="made for Pendulum-v1, not for Hopper-v5"):
+        load_suite("pendulum-length").for_env("Hopper-v5")
+    with pytest.raises(EvaluationError, match=r"did you mean .*'pendulum-length'"):
+        load_suite("pendulum-lenght")
+
+
+def test_perturb_texts_read_as_documented() -> None:
+    assert parse_perturb("length=0.5:1.5:3") == Axis("length", (0.5, 1.0, 1.5))
+    assert parse_perturb("length=0.5,1, 1.5") == Axis("length", (0.5, 1.0, 1.5))
+    assert parse_perturb("gravity=add@-1,2") == Axis("gravity", (-1.0, 2.0), "add")
+    grid = suite_from_perturb(["length=0.5,1", "mass=1,2,3"])
+    assert len(grid.conditions) == 6
+    assert grid.conditions[1].perturbation == "length+mass"
+    assert grid.conditions[1].level == "0.5;2"
+
+
+@pytest.mark.parametrize(
+    "text", ["length", "=1", "length=", "length=a", "length=1:2", "length=1:2:0", "length=nan", "length=1:2:1e9",
+             "length=1:2:99999999", "length=sclae@1", "length=1,,2"],
+)  # fmt: skip
+def test_a_malformed_perturb_text_is_one_clear_line(text: str) -> None:
+    with pytest.raises(EvaluationError) as caught:
+        parse_perturb(text)
+    assert "\n" not in str(caught.value)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.text(max_size=60))
+def test_any_perturb_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(EvaluationError):
+        assert parse_perturb(text).levels
+
+
+def test_naming_a_parameter_twice_or_a_huge_grid_is_refused() -> None:
+    with pytest.raises(EvaluationError, match="twice"):
+        suite_from_perturb(["length=1", "length=2"])
+    with pytest.raises(EvaluationError, match="at most"):
+        suite_from_perturb(["length=0.5:1:5000", "mass=0.5:1:5000"])
+    with pytest.raises(EvaluationError, match="'length x1' twice"):
+        suite_from_perturb("length=1,1").for_env(ENV)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: a\nsweep: []", "unknown key 'sweep'; did you mean 'sweeps'"),
+        ("name: a", "exactly one of"),
+        ("name: a\nsweeps: []\ngrid: []", "exactly one of"),
+        ("sweeps: []", "lacks the key 'name'"),
+        ("name: a\nsweeps: 3", "must be a list"),
+        ("name: a\nsweeps: [{parameter: length}]", "lacks the key 'levels'"),
+        ("name: a\nsweeps: [{parameter: length, levels: [a]}]", "not a number"),
+        ("name: a\nsweeps: [{parameter: length, levels: [1], mode: scael}]", "did you mean 'scale'"),
+        ("name: a\nsweeps: [{parameter: length, levels: 0.5:1.5}]", "start:stop:count"),
+        ("name: a\nconditions: [[{parameter: length, level: .nan}]]", "not finite"),
+        ("name: a\nconditions: [{parameter: length, level: 1}]", "list of perturbations"),
+        ("name: [a]\nsweeps: [{parameter: length, levels: [1]}]", "short text"),
+        ("name: a\nenv_ids: Pendulum-v1\nsweeps: [{parameter: length, levels: [1]}]", "env_ids must be a list"),
+        ("[", "not valid YAML"),
+        ("", "must be a mapping"),
+        ("!!python/object/apply:os.system [echo]", "not valid YAML"),
+    ],
+)
+def test_a_malformed_suite_file_is_one_clear_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(content)
+    with pytest.raises(EvaluationError, match=message) as caught:
+        load_suite(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_conditions_and_grids_of_a_file_are_what_they_say(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\nconditions:\n- []\n- [{parameter: length, level: 1.2}, {parameter: action_noise, level: 0.1}]\n"
+    )
+    suite = load_suite(path).for_env(ENV)
+    assert [c.label for c in suite.conditions] == ["nominal", "length x1.2, action_noise = 0.1"]
+    path.write_text("name: g\ngrid: [{parameter: length, levels: '1:2:2'}, {parameter: mass, levels: [1, 2]}]")
+    assert [c.level for c in load_suite(path).conditions] == ["1;1", "1;2", "2;1", "2;2"]
+
+
+def test_a_registered_parameter_is_offered_once() -> None:
+    assert list(parameters_for(ENV))[:5] == ["length", "mass", "gravity", "max_torque", "dt"]
+    with pytest.raises(EvaluationError, match="already has"):
+        register_parameter(ParameterSpec("length", ENV, 1.0, "m", 0.0, 1.0, "scale", "again", attribute="l"))
+    with pytest.raises(EvaluationError, match="already has"):
+        register_parameter(ParameterSpec("action_noise", ENV, 1.0, "m", 0.0, 1.0, "scale", "again", attribute="l"))

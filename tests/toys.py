@@ -1,0 +1,92 @@
+"""Small problems with known answers, shared by the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from offline_robust.datasets import TransitionDataset
+from offline_robust.datasets.writers import write_npz
+from offline_robust.experiments.train import random_streams
+from offline_robust.learners import LEARNERS, Learner, ProblemSpec
+from offline_robust.models import Scales, TransitionVAE, VAEConfig
+
+SMALL = {"hidden": [16, 16]}
+"""Networks that train in a second."""
+
+
+def line_dataset(
+    episodes: int = 20, length: int = 25, seed: int = 0, noise: float = 0.1, truncate: bool = True
+) -> TransitionDataset:
+    """A point on a line: s' = s + 0.5 a + noise * N(0, 1), reward -s'^2, random actions in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    s = rng.uniform(-2, 2, (episodes, 1))
+    states, actions = [s], []
+    for _ in range(length):
+        a = rng.uniform(-1, 1, (episodes, 1))
+        s = np.clip(s + 0.5 * a + noise * rng.standard_normal((episodes, 1)), -4, 4)
+        states.append(s)
+        actions.append(a)
+    path = np.stack(states, axis=1).astype(np.float32)
+    now, after = (torch.from_numpy(part.reshape(-1, 1).copy()) for part in (path[:, :-1], path[:, 1:]))
+    last = torch.zeros(episodes, length, dtype=torch.bool)
+    last[:, -1] = True
+    end, none = last.flatten(), torch.zeros(episodes * length, dtype=torch.bool)
+    return TransitionDataset(
+        observations=now,
+        actions=torch.from_numpy(np.stack(actions, axis=1).reshape(-1, 1).astype(np.float32)),
+        rewards=-after.square().squeeze(1),
+        next_observations=after,
+        terminated=none if truncate else end,
+        truncated=end if truncate else none,
+        next_valid=torch.ones(episodes * length, dtype=torch.bool),
+        episode=torch.arange(episodes).repeat_interleave(length),
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        action_space=gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
+    )
+
+
+def saved(dataset: TransitionDataset, folder: Path) -> str:
+    """Writes the dataset as .npz and returns its path."""
+    path = folder / "data.npz"
+    write_npz(dataset, path)
+    return str(path)
+
+
+def problem_of(dataset: TransitionDataset, seed: int = 0) -> ProblemSpec:
+    """The problem with fresh streams."""
+    return ProblemSpec.of(dataset, random_streams(seed, torch.device("cpu")), None)
+
+
+def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: Any = None, **fields: Any) -> Learner:
+    """A learner of small networks on a dataset, with a small VAE where it needs one."""
+    config_class, learner_class = LEARNERS[name]
+    problem = problem_of(dataset, seed)
+    if learner_class.uses_model:
+        fields = {"samples": 16} | fields
+        model = model or small_vae(dataset, problem, smoothing=0.3)
+    return learner_class(config_class(**(SMALL | fields)), problem, model)
+
+
+def small_vae(dataset: TransitionDataset, problem: ProblemSpec, **fields: Any) -> TransitionVAE:
+    """A VAE of 32-32 networks that learns fast."""
+    config = VAEConfig(**({"hidden": (32, 32), "learning_rate": 2e-3} | fields))
+    return TransitionVAE(config, dataset.observation_dim, dataset.action_dim, Scales.of(dataset), problem.streams["init"])
+
+
+def run_values(dataset: str, learner: str, **training: Any) -> dict[str, Any]:
+    """A configuration for a run of a second."""
+    values: dict[str, Any] = {
+        "dataset": dataset,
+        "learner": {"name": learner, **SMALL},
+        "training": {"steps": 60, "log_every": 10, "checkpoint_every": 20, "batch_size": 32} | training,
+    }
+    if LEARNERS[learner][1].uses_model:
+        values["learner"] |= {"samples": 8}
+        values["model"] = {"name": "vae", "hidden": [16], "smoothing": 0.3}
+        values["training"] = {"model_steps": 20} | values["training"]
+    return values
