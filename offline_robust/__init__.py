@@ -1,10 +1,10 @@
 """offline-robust: from logged data to a policy that still works on a system that differs.
 
-    import offline_robust as orl
+import offline_robust as orl
 
-    data = orl.load_dataset("pendulum-td3")
-    run = orl.train("dr_sac/pendulum", {"learner.delta": 0.3})
-    results = orl.evaluate(run.policy, "Pendulum-v1", suite="pendulum-length", episodes=50, seed=0)
+data = orl.load_dataset("pendulum-td3")
+run = orl.train("dr_sac/pendulum", {"learner.delta": 0.3})
+results = orl.evaluate(run.policy, "Pendulum-v1", suite="pendulum-length", episodes=50, seed=0)
 """
 
 from __future__ import annotations

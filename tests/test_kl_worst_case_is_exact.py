@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -223,5 +224,5 @@ def test_chain_fixed_points(delta: float, fixed_point: float) -> None:
         errors.append((new - v).abs().max().item())
         v = new
     assert v[0].item() == pytest.approx(fixed_point, abs=1e-6)
-    rates = [b / a for a, b in zip(errors, errors[1:], strict=False) if a > 1e-9]
+    rates = [b / a for a, b in itertools.pairwise(errors) if a > 1e-9]
     assert max(rates) <= 0.9 + 1e-9

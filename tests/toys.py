@@ -75,7 +75,9 @@ def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: An
 def small_vae(dataset: TransitionDataset, problem: ProblemSpec, **fields: Any) -> TransitionVAE:
     """A VAE of 32-32 networks that learns fast."""
     config = VAEConfig(**({"hidden": (32, 32), "learning_rate": 2e-3} | fields))
-    return TransitionVAE(config, dataset.observation_dim, dataset.action_dim, Scales.of(dataset), problem.streams["init"])
+    return TransitionVAE(
+        config, dataset.observation_dim, dataset.action_dim, Scales.of(dataset), problem.streams["init"]
+    )
 
 
 def run_values(dataset: str, learner: str, **training: Any) -> dict[str, Any]:

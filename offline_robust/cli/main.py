@@ -63,7 +63,9 @@ def train(
         _print_json({"run": str(run.folder), "meta": run.meta})
     elif not quiet:
         minutes, speed = run.meta.get("training_minutes"), run.meta.get("updates_per_s")
-        _out.print(f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}", highlight=False)
+        _out.print(
+            f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}", highlight=False
+        )
         _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False)
 
 

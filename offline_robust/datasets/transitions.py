@@ -14,6 +14,18 @@ from torch import Tensor
 
 from offline_robust.errors import DatasetError
 
+TENSORS = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminated",
+    "truncated",
+    "next_valid",
+    "episode",
+)
+"""The arrays of a dataset, in the order in which files and fingerprints hold them."""
+
 
 class Batch(NamedTuple):
     """A minibatch of B transitions, on the dataset's device."""
@@ -27,7 +39,7 @@ class Batch(NamedTuple):
     next_observations: Tensor
     """(B, O) float32; meaningful only where `next_valid`."""
     terminated: Tensor
-    """(B,) bool: a true end, the value of what follows is zero."""
+    """(B,) bool: a true end, the value of what follows is zero; it counts also where `truncated` is set too."""
     truncated: Tensor
     """(B,) bool: the episode was cut (time limit, end of file); its value goes on."""
     next_valid: Tensor
@@ -39,7 +51,8 @@ class TransitionDataset:
     """Logged transitions as contiguous tensors on one device.
 
     Row i is ``(observations[i], actions[i], rewards[i], next_observations[i])`` with its flags. Rows of one episode
-    are consecutive and in time order; ``episode`` numbers them from 0.
+    are consecutive and in time order; ``episode`` numbers them from 0. Where ``next_valid`` is false,
+    ``next_observations`` holds a filler without meaning (the readers put the row's own observation there).
 
     Raises:
         DatasetError: when shapes, types or values contradict each other (the message names the array and the row).
@@ -80,6 +93,7 @@ class TransitionDataset:
                 f"observations have width {self.observations.shape[1]} where the observation space has "
                 f"shape {self.observation_space.shape}"
             )
+        self._check_types()
         self._check_actions()
         for name in ("observations", "rewards", "actions"):
             self._check_finite(name, getattr(self, name))
@@ -143,9 +157,15 @@ class TransitionDataset:
             self.next_valid[index],
         )
 
+    def select(self, keep: Tensor) -> TransitionDataset:
+        """The rows of a bool mask (N,), with episodes numbered anew."""
+        tensors = {name: getattr(self, name)[keep] for name in TENSORS}
+        tensors["episode"] = torch.unique_consecutive(tensors["episode"], return_inverse=True)[1]
+        return replace(self, **tensors)
+
     def to(self, device: str | torch.device) -> TransitionDataset:
         """The same dataset on another device."""
-        tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
+        tensors = {name: getattr(self, name).to(device) for name in TENSORS}
         return replace(self, **tensors)
 
     def episode_returns(self) -> Tensor:
@@ -155,19 +175,40 @@ class TransitionDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every array's name, type, shape and bytes: equal exactly when the data are equal."""
+        """SHA-256 over every array's name, type, shape and bytes: equal exactly when the data are equal.
+
+        Fillers, the next observations where ``next_valid`` is false, are not data and do not count.
+        """
         digest = hashlib.sha256()
-        for name in _TENSORS:
-            array = getattr(self, name).cpu().contiguous().numpy()
+        for name in TENSORS:
+            tensor = getattr(self, name)
+            if name == "next_observations":
+                tensor = tensor.where(self.next_valid[:, None], torch.zeros((), device=self.device))
+            if tensor.is_floating_point():
+                tensor = tensor + 0.0  # -0.0 equals 0.0 and must not differ in its bytes
+            array = tensor.cpu().contiguous().numpy()
             digest.update(f"{name}:{array.dtype}:{array.shape};".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+    def _check_types(self) -> None:
+        kinds = dict.fromkeys(("observations", "rewards", "next_observations"), torch.float32)
+        kinds |= dict.fromkeys(("terminated", "truncated", "next_valid"), torch.bool)
+        for name, kind in kinds.items():
+            if getattr(self, name).dtype != kind:
+                raise DatasetError(f"{name} must be {kind}, not {getattr(self, name).dtype}")
+        if self.episode.is_floating_point() or self.episode.dtype == torch.bool:
+            raise DatasetError(f"episode must be whole numbers, not {self.episode.dtype}")
+        steps = self.episode.diff()
+        if int(self.episode[0]) != 0 or bool(((steps != 0) & (steps != 1)).any()):
+            raise DatasetError("episode must number the episodes 0, 1, 2, ... in the order of the rows")
 
     def _check_actions(self) -> None:
         if isinstance(self.action_space, gym.spaces.Discrete):
             if self.actions.dtype != torch.int64 or self.actions.ndim != 1:
                 raise DatasetError(
-                    f"discrete actions must be int64 of shape (N,), not {self.actions.dtype} {tuple(self.actions.shape)}"
+                    "discrete actions must be int64 of shape (N,), not "
+                    f"{self.actions.dtype} {tuple(self.actions.shape)}"
                 )
             low, high = int(self.action_space.start), int(self.action_space.start + self.action_space.n) - 1
             outside = (self.actions < low) | (self.actions > high)
@@ -179,6 +220,8 @@ class TransitionDataset:
                 f"actions have shape {tuple(self.actions.shape)} where the action space has "
                 f"shape {self.action_space.shape}"
             )
+        elif self.actions.dtype != torch.float32:
+            raise DatasetError(f"continuous actions must be torch.float32, not {self.actions.dtype}")
 
     @staticmethod
     def _check_finite(name: str, values: Tensor, where: Tensor | None = None) -> None:
@@ -194,15 +237,3 @@ class TransitionDataset:
                 f"{name}: {len(rows):,} rows hold NaN or infinite values (first at row {int(rows[0]):,}); "
                 "`offline-robust data check` lists them"
             )
-
-
-_TENSORS = (
-    "observations",
-    "actions",
-    "rewards",
-    "next_observations",
-    "terminated",
-    "truncated",
-    "next_valid",
-    "episode",
-)

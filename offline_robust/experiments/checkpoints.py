@@ -29,7 +29,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(state, "", tensors)
     with replacing(path) as aside:
-        save_file(tensors, aside, {"format": FORMAT, "state": json.dumps(skeleton)})
+        save_file(tensors, aside, {"checkpoint": json.dumps({"format": FORMAT, "state": skeleton})})
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -43,19 +43,19 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{where}: no such checkpoint")
     try:
         with safe_open(where, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{where}: not a checkpoint of this library (format {metadata.get('format')!r})")
+            content = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+            if content.get("format") != FORMAT:
+                raise CheckpointError(f"{where}: not a checkpoint of this library (format {content.get('format')!r})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise CheckpointError(f"{where}: {name} holds NaN or infinite values")
-        state = _restore(json.loads(metadata["state"]), tensors)
+        state = _restore(content["state"], tensors)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{where}: not a safetensors file ({error}); pickled checkpoints are never loaded, delete it and train anew"
         ) from None
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{where}: damaged ({error!r})") from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{where}: damaged: its state is not a mapping")
@@ -65,8 +65,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def require_like(template: Any, loaded: Any, where: Path | str, path: str = "") -> None:
     """Checks that a loaded state has the names and tensor shapes of a fresh one.
 
-    Optimiser slots are empty in a fresh state: `require_optimiser_fits` is not needed for them because torch rebuilds
-    them by position; their shapes are checked against the parameters there.
+    An empty part of the fresh state fits anything: an optimiser has no slots before its first step.
 
     Raises:
         CheckpointError: names the first part that differs.

@@ -46,7 +46,7 @@ def evaluate_run(
         run=run.folder.name,
         learner=label or str(run.meta["label"]),
         training_seed=run.config.seed,
-        progress=None if progress is None else lambda done, total: progress(run.folder.name, done, total),
+        progress=None if progress is None else lambda done, total, _: progress(run.folder.name, done, total),
     )
 
 

@@ -126,10 +126,11 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if name in values:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
+    if LEARNERS[config.learner.name][1].uses_model and config.model is None:
+        name = config.learner.name
+        raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
     if config.training.model_steps and config.model is None:
         raise ConfigError(f"{where}: training.model_steps is {config.training.model_steps} but there is no model")
-    if config.learner.name == "dr_sac" and config.model is None:
-        raise ConfigError(f"{where}: dr_sac samples next states from a nominal model: add model: {{name: vae}}")
     return config
 
 

@@ -19,7 +19,7 @@ from offline_robust.errors import ConfigError
 from offline_robust.learners.base import ProblemSpec
 from offline_robust.learners.sac import SAC, SACConfig
 from offline_robust.models.base import NominalModel
-from offline_robust.networks import MLP, InferenceTail, fast_inference_dtype
+from offline_robust.networks import MLP, InferenceTail, adamw, fast_inference_dtype, load_optimiser
 
 LOG_DUAL_RANGE = (-14.0, 14.0)
 """Bounds of log G(s, a): beyond them exp underflows the tilted law or overflows the penalty in float32."""
@@ -74,9 +74,7 @@ class DRSAC(SAC):
                 raise ConfigError("dual: functional has no optimum at delta 0 (beta is infinite); use dual: exact")
             sizes = [problem.observation_dim + problem.action_dim, *config.hidden, 1]
             self.dual = MLP(sizes, problem.streams["init"]).to(problem.device)
-            self.dual_optimiser = torch.optim.AdamW(
-                self.dual.parameters(), lr=config.dual_learning_rate, weight_decay=config.weight_decay, fused=True
-            )
+            self.dual_optimiser = adamw([(self.dual.parameters(), config.dual_learning_rate)], config.weight_decay)
 
     # --- Losses -----------------------------------------------------------------------------------------------------
 
@@ -153,4 +151,4 @@ class DRSAC(SAC):
         self.model.load_state(state["model"])
         if self.config.dual == "functional":
             self.dual.load_state_dict(state["dual"])
-            self.dual_optimiser.load_state_dict(state["dual_optimiser"])
+            load_optimiser(self.dual_optimiser, state["dual_optimiser"])

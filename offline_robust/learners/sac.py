@@ -20,7 +20,9 @@ from offline_robust.networks import (
     EnsembleMLP,
     Policy,
     TanhGaussianActor,
+    adamw,
     frozen_copy,
+    load_optimiser,
     policy_spec,
     polyak,
 )
@@ -71,13 +73,9 @@ class SAC(Learner):
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature, device=problem.device).log())
         self.target_entropy = -float(a) if config.target_entropy is None else config.target_entropy
         fast = [*self.critics.parameters(), *self.value.parameters(), self.log_alpha]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": list(self.actor.parameters()), "lr": config.actor_learning_rate},
-                {"params": fast, "lr": config.critic_learning_rate},
-            ],
-            weight_decay=config.weight_decay,
-            fused=True,
+        self.optimiser = adamw(
+            [(self.actor.parameters(), config.actor_learning_rate), (fast, config.critic_learning_rate)],
+            config.weight_decay,
         )
         self.policy = Policy(spec, self.actor)
 
@@ -167,8 +165,9 @@ class SAC(Learner):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """See `Learner.load_state`."""
-        for name in ("actor", "critics", "value", "target_critics", "target_value", "optimiser"):
+        for name in ("actor", "critics", "value", "target_critics", "target_value"):
             getattr(self, name).load_state_dict(state[name])
+        load_optimiser(self.optimiser, state["optimiser"])
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
 from offline_robust.models.base import NominalModel, Sampler, Scales
-from offline_robust.networks import MLP, InferenceTail, linear
+from offline_robust.networks import MLP, InferenceTail, adamw, linear, load_optimiser
 
 
 class VAEConfig(BaseModel):
@@ -80,9 +80,7 @@ class TransitionVAE(NominalModel):
             }
         ).to(device)
         self.residual_var = torch.zeros(observation_dim, device=device)
-        self.optimiser = torch.optim.AdamW(
-            self.networks.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimiser = adamw([(self.networks.parameters(), config.learning_rate)], config.weight_decay)
         mean, std = scales.mean.to(device), scales.std.to(device)
         self.shift = mean if config.normalise else torch.zeros_like(mean)
         self.scale = std if config.normalise else torch.ones_like(std)
@@ -147,7 +145,7 @@ class TransitionVAE(NominalModel):
     def load_state(self, state: dict[str, Any]) -> None:
         """See `NominalModel.load_state`."""
         self.networks.load_state_dict(state["networks"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(self.optimiser, state["optimiser"])
         self.residual_var.copy_(state["residual_var"])
 
     def _noise_std(self) -> Tensor | None:

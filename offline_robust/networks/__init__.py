@@ -9,6 +9,7 @@ from offline_robust.networks.mlp import (
     linear,
     polyak,
 )
+from offline_robust.networks.optimisers import adamw, load_optimiser
 from offline_robust.networks.policies import (
     Policy,
     PolicySpec,
@@ -25,9 +26,11 @@ __all__ = [
     "Policy",
     "PolicySpec",
     "TanhGaussianActor",
+    "adamw",
     "fast_inference_dtype",
     "frozen_copy",
     "linear",
+    "load_optimiser",
     "load_policy",
     "load_tensors",
     "policy_spec",

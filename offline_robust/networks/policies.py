@@ -176,7 +176,8 @@ class Policy:
 
     def save(self, path: str | Path) -> None:
         """Writes weights and description into one safetensors file, atomically."""
-        metadata = {"format": _FORMAT, "spec": json.dumps(asdict(self.spec))}
+        # One metadata entry: safetensors writes several in no fixed order, and equal policies give equal files.
+        metadata = {"policy": json.dumps({"format": _FORMAT, "spec": asdict(self.spec)})}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.actor.state_dict().items()}
         with replacing(path) as aside:
             save_file(tensors, aside, metadata)
@@ -193,10 +194,7 @@ def load_policy(path: str | Path) -> Policy:
         raise CheckpointError(f"{where}: no such policy file")
     try:
         with safe_open(where, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise CheckpointError(f"{where}: not a policy file of this library (format {metadata.get('format')!r})")
-            spec = _read_spec(metadata.get("spec", ""), where)
+            spec = _read_spec((file.metadata() or {}).get("policy", ""), where)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -258,7 +256,10 @@ def _action_range(module: nn.Module, spec: PolicySpec) -> None:
 
 def _read_spec(text: str, where: Path) -> PolicySpec:
     try:
-        fields = json.loads(text)
+        content = json.loads(text) if text else {}
+        if content.get("format") != _FORMAT:
+            raise CheckpointError(f"{where}: not a policy file of this library (format {content.get('format')!r})")
+        fields = content["spec"]
         spec = PolicySpec(
             kind=fields["kind"],
             observation_dim=int(fields["observation_dim"]),

@@ -1,0 +1,180 @@
+"""Readers of flat sources, one row per transition: D4RL's HDF5, npz archives, arrays in memory."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
+from offline_robust.datasets.logged import Array, Logged, episode_starts, find_keys, from_columns
+from offline_robust.datasets.problems import Problem, refusal
+from offline_robust.datasets.spaces import OWN_PREFIX, spaces_of, vector_space
+
+_MEMBERS = 1_000
+_OWN_KEYS = ("next_valid", "episode_starts", "description")
+
+
+def read_d4rl(path: Path) -> Logged:
+    """Reads a D4RL-layout HDF5 file.
+
+    ``infos`` and ``metadata`` are left alone. Layout: Fu et al. 2020, D4RL (arXiv 2004.07219), and its wiki.
+
+    Raises:
+        DatasetError: the file is damaged, or arrays are missing or of the wrong shape.
+    """
+    where = str(path)
+    budget = Budget(where)
+    with open_hdf5(path) as root:
+        keys = set(links(root))
+        if any(key.startswith("episode_") for key in keys) and "observations" not in keys:
+            mend = "pass the folder that holds it together with its metadata.json"
+            raise refusal(where, "is the data file of a Minari dataset", mend)
+        names = find_keys(where, keys)
+        columns = {name: read_array(where, root, key, budget) for name, key in names.items()}
+        own = OWN_PREFIX.rstrip("/")
+        if own in keys:
+            group = open_object(where, root, own)
+            if not is_group(group):
+                raise refusal(f"{where}: {own}", "is not a group", "remove it")
+            for key in set(links(group)) & set(_OWN_KEYS):
+                columns[OWN_PREFIX + key] = read_array(f"{where}: {own}", group, key, budget)
+    logged = from_columns(where, columns, names)
+    logged.provenance = {"source": where, "format": "d4rl"}
+    return logged
+
+
+def read_npz(path: Path) -> Logged:
+    """Reads an npz archive with D4RL's, Gymnasium's or NeoRL's names; nothing is ever unpickled.
+
+    Raises:
+        DatasetError: not an archive of plain arrays, larger than it says, or arrays missing or of the wrong shape.
+    """
+    where = str(path)
+    if path.stat().st_size == 0:
+        raise refusal(where, "is empty", "copy or download it again")
+    if not zipfile.is_zipfile(path):
+        raise refusal(where, "is not an npz archive", "check what it is: pickles and text are never loaded")
+    budget = Budget(where)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) > _MEMBERS:
+                raise refusal(where, f"holds {len(members):,} arrays", f"at most {_MEMBERS:,} are read")
+            names = find_keys(where, set(members))
+            wanted = names | {OWN_PREFIX + key: OWN_PREFIX + key for key in _OWN_KEYS if OWN_PREFIX + key in members}
+            columns = {name: _member(f"{where}: {key}", archive, members[key], budget) for name, key in wanted.items()}
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise refusal(where, f"is damaged or cut short ({error})", "copy or download it again") from None
+    logged = from_columns(where, columns, names)
+    logged.provenance = {"source": where, "format": "npz"}
+    return logged
+
+
+def read_arrays(arrays: Mapping[str, Any]) -> Logged:
+    """Takes arrays, tensors or lists from memory.
+
+    Args:
+        arrays: keys as in `ALIASES`; optionally ``next_valid`` (N,), ``episode`` (N,) (the episode of each row, rows
+            of one episode together), ``observation_space``, ``action_space``, ``env_id`` and ``env_kwargs``.
+
+    Raises:
+        DatasetError: a key is missing or an array has the wrong shape.
+    """
+    where = "arrays"
+    extras = {"next_valid", "episode", "observation_space", "action_space", "env_id", "env_kwargs"}
+    names = find_keys(where, {str(key) for key in arrays} - extras)
+    columns = {name: _as_array(f"{where}: {key}", arrays[key]) for name, key in names.items()}
+    if arrays.get("next_valid") is not None:
+        columns[OWN_PREFIX + "next_valid"] = _as_array(f"{where}: next_valid", arrays["next_valid"])
+    logged = from_columns(where, columns, names)
+    if arrays.get("episode") is not None:
+        episode = _as_array(f"{where}: episode", arrays["episode"])
+        if episode.shape != (len(logged),):
+            raise refusal(
+                f"{where}: episode", f"has shape {episode.shape}", f"give one number for each of {len(logged):,}"
+            )
+        starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
+        if len(np.unique(episode)) != len(starts):
+            raise refusal(f"{where}: episode", "rows of one episode are not together", "sort the rows by episode")
+        logged.starts = episode_starts(f"{where}: episode", starts, len(logged))
+    for key in ("observation_space", "action_space"):
+        if arrays.get(key) is not None:
+            space = vector_space(f"{where}: {key}", arrays[key])
+            if key == "observation_space" and not isinstance(space, gym.spaces.Box):
+                raise refusal(f"{where}: {key}", f"is {space}", "observations are vectors (Box)")
+            setattr(logged, key, space)
+    logged.env_id, logged.env_kwargs = arrays.get("env_id"), dict(arrays.get("env_kwargs") or {})
+    logged.provenance = {"source": "arrays", "format": "arrays"}
+    return logged
+
+
+def use_environment(logged: Logged, env_id: str) -> None:
+    """Lets the environment that the caller names supply spaces, and the time limit that an early D4RL file lacks.
+
+    Early D4RL files mark no timeouts. Where neither timeouts nor next observations are there, the environment's
+    time limit shows the cuts, as D4RL's own reader did: every ``max_episode_steps`` rows after an episode's start.
+
+    Raises:
+        DatasetError: Gymnasium cannot make the environment.
+    """
+    logged.env_kwargs = logged.env_kwargs if logged.env_id in (None, env_id) else {}
+    logged.env_id = env_id
+    if logged.observation_space is not None and logged.action_space is not None and logged.has_truncated:
+        return
+    observation_space, action_space, limit = spaces_of(env_id, logged.env_kwargs)
+    logged.observation_space = logged.observation_space or observation_space
+    logged.action_space = logged.action_space if logged.action_space is not None else action_space
+    if logged.has_truncated or logged.next_observations is not None or logged.starts is not None or limit is None:
+        return
+    rows = np.arange(len(logged))
+    begins = np.r_[0, np.flatnonzero(logged.terminated[:-1]) + 1]
+    step = rows - begins[np.searchsorted(begins, rows, side="right") - 1]
+    logged.truncated = (step % limit == limit - 1) & ~logged.terminated
+    logged.has_truncated = True
+    logged.provenance["timeouts"] = f"inferred from the time limit of {env_id} ({limit} steps)"
+    what = f"marks no timeouts; cut every {limit} steps, the time limit of {env_id}"
+    logged.problems.append(Problem("warning", logged.where, what, "compare the episode lengths with the source's"))
+
+
+def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:
+    """One array of an archive; its header must agree with the archive's sizes before anything is allocated."""
+    if info.flag_bits & 1:
+        raise refusal(where, "is encrypted", "store it in the clear")
+    with archive.open(info) as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in read_header:
+                raise refusal(where, f"has npy version {version}", "save it again with numpy.savez")
+            shape, _, kind = read_header[version](stream)
+        except ValueError as error:
+            raise refusal(where, f"is not a plain array ({error})", "save it again with numpy.savez") from None
+        if kind.hasobject or kind.kind not in "fiub":
+            raise refusal(where, f"holds {kind}, not numbers", "store numbers; objects are never unpickled")
+        declared = kind.itemsize
+        for length in shape:
+            declared *= int(length)
+        if declared != info.file_size - stream.tell():
+            raise refusal(
+                where, f"declares shape {shape}, which its {info.file_size:,} bytes do not hold", "save it again"
+            )
+        budget.take(where, declared, info.compress_size)
+    with archive.open(info) as stream:
+        try:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+        except ValueError as error:
+            raise refusal(where, f"is damaged ({error})", "save it again with numpy.savez") from None
+
+
+def _as_array(where: str, values: Any) -> Array:
+    try:
+        return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise refusal(where, f"is not an array ({error})", "give numbers of one shape") from None

@@ -1,0 +1,236 @@
+"""Writers of the three formats, and `convert` between them: there and back is exact.
+
+The same content gives the same bytes. What a format has no place for (environment, spaces, the mask of true next
+observations, episode starts) goes under our own prefix, which other readers pass over.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_robust.datasets.minari_files import MAIN, MASK, METADATA
+from offline_robust.datasets.spaces import OWN_PREFIX, Description, encode_description, plain_kwargs
+from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.errors import DatasetError
+from offline_robust.files import replacing
+
+Format = Literal["minari", "d4rl", "npz"]
+
+# Readable by every HDF5 from 1.10 on, and a fifth smaller than the oldest layout for many small groups.
+_LIBVER = ("v108", "v110")
+_MINARI_VERSION = "0.5.4"
+_MOMENT = (1980, 1, 1, 0, 0, 0)
+
+
+def write_minari(
+    dataset: TransitionDataset,
+    folder: str | Path,
+    *,
+    dataset_id: str | None = None,
+    description: str | None = None,
+    overwrite: bool = False,
+    **metadata: Any,
+) -> Path:
+    """Writes ``folder/data`` in Minari's HDF5 layout; ``minari.MinariDataset(folder / "data")`` opens it.
+
+    Args:
+        dataset: what to write. Within an episode every true next observation must be the next row's observation.
+        folder: the dataset's folder; other files in it are left alone.
+        dataset_id: ``namespace/name-vN``; the one it was read under, or one made from the folder's name, when None.
+        description: free text for Minari's listing.
+        overwrite: replace an existing ``folder/data``.
+        metadata: further fields of metadata.json (``author``, ``algorithm_name``, ``code_permalink``, ...).
+
+    Returns:
+        The data folder.
+
+    Raises:
+        DatasetError: the target exists, or rows do not chain, which T+1 observations per episode cannot express.
+    """
+    data = Path(folder) / "data"
+    _refuse_existing(data, overwrite)
+    arrays = _arrays(dataset)
+    starts = _starts(arrays["episode"])
+    jump = _jumps(arrays)
+    if jump is not None:
+        raise DatasetError(
+            f"{data}: row {jump:,} has a next observation that is not the next row's observation, which Minari's "
+            "layout cannot hold: write .hdf5 or .npz instead"
+        )
+    about = {
+        "total_episodes": len(starts),
+        "total_steps": len(dataset),
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "observation_space": _space_text(dataset.observation_space),
+        "action_space": _space_text(dataset.action_space),
+        **({"env_spec": _env_spec(dataset)} if _env_spec(dataset) else {}),
+        "dataset_id": dataset_id or dataset.provenance.get("dataset_id") or f"{Path(folder).resolve().name}-v0",
+        "minari_version": _MINARI_VERSION,
+        **({"description": description} if description else {}),
+        **metadata,
+        "offline_robust": {"env_id": dataset.env_id, "env_kwargs": plain_kwargs(dataset.env_kwargs)},
+    }
+    with replacing(data) as aside:
+        aside.mkdir()
+        with h5py.File(aside / MAIN, "w", libver=_LIBVER) as file:
+            for number, (begin, end) in enumerate(zip(starts, [*starts[1:], len(dataset)], strict=True)):
+                _write_episode(file.create_group(f"episode_{number}"), number, arrays, int(begin), int(end))
+        about["dataset_size"] = round((aside / MAIN).stat().st_size / 1e6, 1)
+        (aside / METADATA).write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
+    return data
+
+
+def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes one HDF5 file in D4RL's layout.
+
+    ``next_observations`` is left out where it would say no more than the rows that follow, as in early D4RL files.
+
+    Raises:
+        DatasetError: the target exists.
+    """
+    path = Path(path)
+    _refuse_existing(path, overwrite)
+    with replacing(path) as aside, h5py.File(aside, "w", libver=_LIBVER) as file:
+        for name, values in _flat_columns(dataset).items():
+            file.create_dataset(name, data=values, track_times=False)
+    return path
+
+
+def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes one npz archive with D4RL's names; ``numpy.load`` reads it without pickle.
+
+    Raises:
+        DatasetError: the target exists.
+    """
+    path = Path(path)
+    _refuse_existing(path, overwrite)
+    with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+        for name, values in _flat_columns(dataset).items():
+            buffer = BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
+            # A fixed moment: the archive's bytes depend on nothing but the data.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _MOMENT), buffer.getvalue())
+    return path
+
+
+def target_format(target: str | Path, to: str | None = None) -> Format:
+    """The format of a target: ``to`` where given, else by its ending (.npz, .hdf5 or .h5, a folder for Minari).
+
+    Raises:
+        DatasetError: the ending or ``to`` is not known.
+    """
+    formats: dict[str, Format] = {"minari": "minari", "d4rl": "d4rl", "npz": "npz"}
+    endings: dict[str, Format] = {".npz": "npz", ".hdf5": "d4rl", ".h5": "d4rl", "": "minari"}
+    if to is not None:
+        if to not in formats:
+            raise DatasetError(f"format '{to}' is not known: minari, d4rl and npz are")
+        return formats[to]
+    suffix = Path(target).suffix
+    if suffix not in endings:
+        raise DatasetError(f"{target}: the ending '{suffix}' says no format: use .hdf5, .npz, a folder, or --to minari")
+    return endings[suffix]
+
+
+def write_dataset(
+    dataset: TransitionDataset, target: str | Path, *, to: str | None = None, overwrite: bool = False
+) -> Path:
+    """Writes a dataset in the format that the target's ending or ``to`` names (`target_format`)."""
+    form = target_format(target, to)
+    if form == "minari":
+        return write_minari(dataset, target, overwrite=overwrite)
+    return (write_d4rl if form == "d4rl" else write_npz)(dataset, target, overwrite=overwrite)
+
+
+def _write_episode(group: h5py.Group, number: int, arrays: Mapping[str, NDArray[Any]], begin: int, end: int) -> None:
+    rows = slice(begin, end)
+    group.attrs["id"] = number
+    group.attrs["total_steps"] = end - begin
+    last = arrays["next_observations"][end - 1 : end]
+    columns = {
+        "observations": np.concatenate([arrays["observations"][rows], last]),
+        "actions": arrays["actions"][rows],
+        "rewards": arrays["rewards"][rows],
+        "terminations": arrays["terminated"][rows],
+        "truncations": arrays["truncated"][rows],
+    }
+    if not arrays["next_valid"][rows].all():
+        columns[MASK] = arrays["next_valid"][rows]
+    for name, values in columns.items():
+        group.create_dataset(name, data=values, track_times=False)
+
+
+def _flat_columns(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
+    """D4RL's arrays and our own additions, by key."""
+    arrays = _arrays(dataset)
+    valid = arrays["next_valid"]
+    last = np.r_[np.diff(arrays["episode"]) != 0, True]
+    columns = {
+        "observations": arrays["observations"],
+        "actions": arrays["actions"],
+        "rewards": arrays["rewards"],
+        "terminals": arrays["terminated"],
+        "timeouts": arrays["truncated"],
+    }
+    if (valid & last).any() or _jumps(arrays) is not None:
+        columns["next_observations"] = arrays["next_observations"]
+    if not valid.all():
+        columns[OWN_PREFIX + "next_valid"] = valid
+    columns[OWN_PREFIX + "episode_starts"] = _starts(arrays["episode"])
+    about = Description(dataset.observation_space, dataset.action_space, dataset.env_id, dataset.env_kwargs)
+    columns[OWN_PREFIX + "description"] = np.frombuffer(encode_description(about).encode(), np.uint8)
+    return columns
+
+
+def _arrays(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
+    """The tensors as arrays; fillers become the row's own observation, so that equal data give equal bytes."""
+    names = ("observations", "actions", "rewards", "terminated", "truncated", "next_valid", "episode")
+    arrays = {name: getattr(dataset, name).cpu().numpy() for name in names}
+    after = dataset.next_observations.cpu().numpy()
+    arrays["next_observations"] = np.where(arrays["next_valid"][:, None], after, arrays["observations"])
+    return arrays
+
+
+def _starts(episode: NDArray[Any]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.flatnonzero(np.diff(episode)) + 1]).astype(np.int64)
+
+
+def _jumps(arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """The first row within an episode whose true next observation is not the next row's observation."""
+    differs = (arrays["next_observations"][:-1] != arrays["observations"][1:]).any(axis=1)
+    inside = np.diff(arrays["episode"]) == 0
+    rows = np.flatnonzero(differs & inside & arrays["next_valid"][:-1])
+    return int(rows[0]) if len(rows) else None
+
+
+def _space_text(space: gym.Space[Any]) -> str:
+    from minari.serialization import serialize_space
+
+    text: str = serialize_space(space)
+    return text
+
+
+def _env_spec(dataset: TransitionDataset) -> str | None:
+    """Gymnasium's JSON for a registered environment, which is what `recover_environment` of Minari needs."""
+    if dataset.env_id not in gym.registry:
+        return None
+    content = json.loads(gym.spec(dataset.env_id).to_json())
+    content["kwargs"] = {**content.get("kwargs", {}), **plain_kwargs(dataset.env_kwargs)}
+    return json.dumps(content)
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise DatasetError(
+            f"{path}: exists already; choose another name, or overwrite it (overwrite=True, --overwrite)"
+        )
