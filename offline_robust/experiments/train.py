@@ -74,7 +74,7 @@ class _Training:
         config, settings = self.config, self.config.training
         run = Run(self.folder, config)
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
-        dataset = load_dataset(config.dataset, device=_device(settings.device))
+        dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
         env_id = config.env or dataset.env_id
         training_set, held_out = split_episodes(dataset, settings.holdout)
         streams = random_streams(config.seed, dataset.device)
