@@ -124,7 +124,7 @@ def test_latent_kl_is_zero_at_the_prior() -> None:
 
 def test_an_empty_ball_is_named_with_its_spread(tmp_path) -> None:
     """Training warns, loudly and with the figure, where a robust policy would be robust in name only."""
-    values = run_values(saved(line_dataset(noise=0.01), tmp_path), "dr_sac", model_steps=300)
+    values = run_values(saved(line_dataset(noise=0.01), tmp_path), "dr_sac", model_steps=3000)
     values["model"] = {"name": "vae", "hidden": [32], "learning_rate": 5e-3, "kl_weight": 10.0}
     with pytest.warns(UserWarning, match=r"ball of radius 0.5 is empty in effect.*one-step stds.*model.smoothing"):
         run = train(values, out=tmp_path / "narrow")
@@ -139,3 +139,16 @@ def test_held_out_episodes_are_kept_from_training_and_used_for_the_diagnosis(tmp
     text = (run.folder / "model.json").read_text()
     assert '"held_out": true' in text
     assert '"rows": 100' in text  # 4 of 20 episodes of 25 rows
+
+
+def test_action_smoothing_decodes_from_noisy_actions() -> None:
+    """Samples spread by as much as the decoder's prediction moves with an action off by the stated share of its std."""
+    data = line_dataset(episodes=80)
+    model = fitted(data)
+    model.config = model.config.model_copy(update={"action_smoothing": 0.5})
+    observations, actions = data.observations[:50], data.actions[:50]
+    spread = model.sample(observations, actions, 4000, stream(0)).std(1)
+    scale = 0.5 * Scales.of(data).action_std
+    moved = (model.mean(observations, actions + scale) - model.mean(observations, actions - scale)).abs() / 2
+    torch.testing.assert_close(spread.mean(), moved.mean(), rtol=0.1, atol=0.0)
+    assert scale.item() == pytest.approx(0.5 * data.actions.std().item(), rel=1e-3)

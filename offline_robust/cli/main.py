@@ -120,13 +120,13 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure speed side by side, in one run: updates of the learners and of d3rlpy's SAC; loading of many episodes."""
-    from offline_robust.experiments import benchmark
+    from offline_robust.experiments import benchmark as benchmarks
 
-    figures = benchmark.run(what, threads, rounds)
+    figures = benchmarks.run(what, threads, rounds)
     if as_json:
         _print_json(figures)
     else:
-        _out.print(benchmark.table(figures), highlight=False)
+        _out.print(benchmarks.table(figures), highlight=False)
 
 
 @app.command()

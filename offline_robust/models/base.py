@@ -18,7 +18,8 @@ Sampler = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Scales:
-    """Per-dimension statistics of a dataset that models and diagnostics are expressed in, each (O,) float32."""
+    """Per-dimension statistics of a dataset that models and diagnostics are expressed in, (O,) float32 where not
+    said otherwise."""
 
     mean: Tensor
     """Mean observation."""
@@ -26,6 +27,8 @@ class Scales:
     """Standard deviation of observations, floored at 1e-6."""
     step_std: Tensor
     """Standard deviation of the one-step change s' - s over rows with a true next observation."""
+    action_std: Tensor
+    """(A,) standard deviation of the logged actions; empty for discrete ones."""
 
     @staticmethod
     def of(dataset: TransitionDataset) -> Scales:
@@ -35,7 +38,9 @@ class Scales:
         change = dataset.next_observations[valid].double() - observations[valid]
         step = change.std(0, correction=0) if len(change) else torch.zeros_like(observations[0])
         std = observations.std(0, correction=0).clamp_min(1e-6)
-        return Scales(observations.mean(0).float(), std.float(), step.float())
+        empty = observations.new_zeros(0)
+        action_std = empty if dataset.discrete else dataset.actions.double().std(0, correction=0)
+        return Scales(observations.mean(0).float(), std.float(), step.float(), action_std.float())
 
 
 class NominalModel(ABC):

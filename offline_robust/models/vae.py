@@ -41,6 +41,13 @@ class VAEConfig(BaseModel):
         description="Gaussian noise on samples, in units of the per-dimension one-step std. Ours: a KL ball around a "
         "model without spread holds that model alone.",
     )
+    action_smoothing: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Gaussian noise on the action that samples are decoded from, in units of the logged actions' std: "
+        "widens the model along what the actuators can do, so that samples stay where states can lie. Ours.",
+    )
 
 
 class TransitionVAE(NominalModel):
@@ -85,6 +92,7 @@ class TransitionVAE(NominalModel):
         self.shift = mean if config.normalise else torch.zeros_like(mean)
         self.scale = std if config.normalise else torch.ones_like(std)
         self.step_std = scales.step_std.to(device)
+        self.action_std = scales.action_std.to(device)
 
     def update(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """One AdamW step of the VAE loss on the rows with a true next observation."""
@@ -120,7 +128,7 @@ class TransitionVAE(NominalModel):
         @torch.no_grad()
         def draw(observations: Tensor, actions: Tensor, count: int, generator: torch.Generator) -> Tensor:
             rows, device = len(observations), observations.device
-            z = torch.randn((rows, count, self.config.latent_dim), generator=generator, device=device)
+            z = torch.randn((rows, count, decoder.noise_dim), generator=generator, device=device)
             decoded = decoder(observations, actions, z)
             if noise_std is not None:
                 decoded.addcmul_(torch.randn(decoded.shape, generator=generator, device=device), noise_std)
@@ -131,8 +139,9 @@ class TransitionVAE(NominalModel):
     @torch.no_grad()
     def mean(self, observations: Tensor, actions: Tensor) -> Tensor:
         """See `NominalModel.mean`: the decoder at z = 0."""
-        z = observations.new_zeros((len(observations), 1, self.config.latent_dim))
-        return _Decoder(self, torch.float32)(observations, actions, z).squeeze(1)
+        decoder = _Decoder(self, torch.float32)
+        z = observations.new_zeros((len(observations), 1, decoder.noise_dim))
+        return decoder(observations, actions, z).squeeze(1)
 
     def state(self) -> dict[str, Any]:
         """See `NominalModel.state`."""
@@ -166,7 +175,11 @@ class TransitionVAE(NominalModel):
 
 
 class _Decoder:
-    """(B, O), (B, A), (B, m, z) to (B, m, O): what (s, a) adds to the first layer is computed once a pair."""
+    """(B, O), (B, A) and standard normal noise (B, m, noise_dim) to next observations (B, m, O).
+
+    What (s, a) adds to the first layer is computed once a pair; the noise is the latent draw and, with action
+    smoothing, that of the action, which enters the first layer the same way.
+    """
 
     def __init__(self, model: TransitionVAE, dtype: torch.dtype) -> None:
         self.model = model
@@ -175,6 +188,10 @@ class _Decoder:
         first, z = network.linears[0], model.config.latent_dim
         weight = first.weight.detach()
         self.weight_pair, self.weight_z = torch.split(weight, [weight.shape[1] - z, z], dim=1)
+        if model.config.action_smoothing > 0.0:
+            actions = weight[:, -z - len(model.action_std) : -z]
+            self.weight_z = torch.cat([self.weight_z, actions * model.config.action_smoothing * model.action_std], 1)
+        self.noise_dim = self.weight_z.shape[1]
         self.bias = first.bias.detach()
         self.tail = InferenceTail(network, dtype)
 
