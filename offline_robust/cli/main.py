@@ -1,6 +1,6 @@
 """`offline-robust train | evaluate | compare | report | data | bench | doctor`.
 
-Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure.
+Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure, 130 when stopped from the keyboard.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ Perturb = Annotated[
     typer.Option(help="PARAMETER=START:STOP:COUNT or PARAMETER=A,B,C; several form a grid."),
 ]
 Episodes = Annotated[int | None, typer.Option(min=1, help="Episodes for each condition. Default: the run's own.")]
+Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Default: the run's own.")]
 EvaluationSeed = Annotated[int | None, typer.Option(min=0, help="Seed of start states and noise.")]
 
 _out, _err = Console(), Console(stderr=True)
@@ -76,13 +77,14 @@ def evaluate(
     perturb: Perturb = None,
     episodes: Episodes = None,
     seed: EvaluationSeed = None,
+    env: Env = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a run's policy under perturbations; writes results.csv and report.html into its folder."""
     from offline_robust.experiments import load_run
 
-    _evaluate_and_report([load_run(run)], run, suite, perturb or [], episodes, seed, quiet, as_json)
+    _evaluate_and_report([load_run(run)], run, suite, perturb or [], episodes, seed, env, quiet, as_json)
 
 
 @app.command()
@@ -93,6 +95,7 @@ def compare(
     perturb: Perturb = None,
     episodes: Episodes = None,
     seed: EvaluationSeed = None,
+    env: Env = None,
     title: Annotated[str, typer.Option(help="Title of the report.")] = "",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -101,7 +104,7 @@ def compare(
     from offline_robust.experiments import load_run
 
     opened = [load_run(folder) for folder in runs]
-    _evaluate_and_report(opened, out, suite, perturb or [], episodes, seed, quiet, as_json, title)
+    _evaluate_and_report(opened, out, suite, perturb or [], episodes, seed, env, quiet, as_json, title)
 
 
 @app.command()
@@ -109,7 +112,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A run's folder, or one t
     """Write report.html anew from the results in a folder."""
     from offline_robust.experiments.comparison import rewrite_report
 
-    _out.print(f"report: {rewrite_report(folder, _command())}", highlight=False)
+    _out.print(f"report: {rewrite_report(folder)}", highlight=False)
 
 
 @app.command()
@@ -168,6 +171,7 @@ def _evaluate_and_report(
     perturb: list[str],
     episodes: int | None,
     seed: int | None,
+    env: str | None,
     quiet: bool,
     as_json: bool,
     title: str = "",
@@ -181,7 +185,7 @@ def _evaluate_and_report(
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
     with progress_bar(quiet or as_json) as bar:
         results = compare_runs(
-            runs, suite=suite, perturb=perturb, episodes=episodes, seed=seed, progress=bar.evaluation
+            runs, suite=suite, perturb=perturb, episodes=episodes, seed=seed, progress=bar.evaluation, env=env
         )
     path = save_report(folder, results, runs, _command(), title)
     if as_json:

@@ -131,6 +131,8 @@ class TransitionDataset:
     def usable_rows(self) -> Tensor | None:
         """Rows with a one-step target (a true next observation, or a true end); None when that is all of them."""
         usable = self.next_valid | self.terminated
+        if not bool(usable.any()):
+            raise DatasetError("no row has a next observation or a true end: there is nothing to learn from")
         return None if bool(usable.all()) else usable.nonzero().squeeze(1)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:

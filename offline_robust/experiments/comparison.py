@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ def evaluate_run(
     episodes: int | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
+    env: str | None = None,
     label: str | None = None,
 ) -> Results:
     """Evaluates a run's final policy; what is not given comes from the run's own configuration.
@@ -31,9 +31,9 @@ def evaluate_run(
     Raises:
         EvaluationError: the suite or perturbation does not fit the environment, or there is no environment.
     """
-    env_id = run.env_id
+    env_id = env or run.env_id
     if env_id is None:
-        raise EvaluationError(f"{run.folder}: the dataset names no environment; set `env` in the run's config.yaml")
+        raise EvaluationError(f"{run.folder}: the dataset names no environment; name one with --env")
     settings = run.config.evaluation
     return evaluate(
         run.policy,
@@ -58,6 +58,7 @@ def compare_runs(
     episodes: int | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
+    env: str | None = None,
 ) -> Results:
     """Evaluates several runs under the same conditions, episodes and streams.
 
@@ -66,16 +67,12 @@ def compare_runs(
     Raises:
         EvaluationError: runs of different environments.
     """
-    environments = {run.env_id for run in runs}
+    environments = {env or run.env_id for run in runs}
     if len(environments) > 1:
         raise EvaluationError(f"cannot compare runs of different environments: {sorted(map(str, environments))}")
     first = runs[0].config.evaluation
-    twice = {pair for pair, count in Counter((run.meta["label"], run.config.seed) for run in runs).items() if count > 1}
     parts = []
-    for run in runs:
-        label = str(run.meta["label"])
-        if any(label == repeated for repeated, _ in twice):
-            label += f" ({run.folder.name})"
+    for run, label in zip(runs, distinct_labels(runs), strict=True):
         parts.append(
             evaluate_run(
                 run,
@@ -84,10 +81,44 @@ def compare_runs(
                 episodes=first.episodes if episodes is None else episodes,
                 seed=first.seed if seed is None else seed,
                 progress=progress,
+                env=env,
                 label=label,
             )
         )
     return Results.concat(parts)
+
+
+def distinct_labels(runs: Sequence[Run]) -> list[str]:
+    """A label for each run, the same exactly for runs that differ in their seed alone.
+
+    Where one short label would stand for several configurations, what they differ in is added to it.
+    """
+    settings = [_flat(run) for run in runs]
+    labels = [str(run.meta["label"]) for run in runs]
+    found = []
+    for label, own in zip(labels, settings, strict=True):
+        alike = [other for name, other in zip(labels, settings, strict=True) if name == label]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+        found.append(" ".join([label, *(f"{key.split('.')[-1]}={own[key]}" for key in differing)]))
+    if len({(label, run.config.seed) for label, run in zip(found, runs, strict=True)}) < len(runs):
+        raise EvaluationError("the same configuration and seed is there twice; compare each run once")
+    return found
+
+
+def _flat(run: Run) -> dict[str, object]:
+    """What makes a run's configuration, by dotted key: all but its seed, logging and evaluation."""
+    flat: dict[str, object] = {}
+
+    def visit(value: object, path: str) -> None:
+        if isinstance(value, dict):
+            for key, below in value.items():
+                visit(below, f"{path}.{key}" if path else str(key))
+        else:
+            flat[path] = value
+
+    kept = {k: v for k, v in run.config.to_dict().items() if k not in ("seed", "wandb", "evaluation")}
+    visit(kept, "")
+    return flat
 
 
 def check_conditions(suite: str | None, perturb: Sequence[str]) -> Suite | None:
@@ -106,14 +137,16 @@ def check_conditions(suite: str | None, perturb: Sequence[str]) -> Suite | None:
 def save_report(folder: Path, results: Results, runs: Sequence[Run], command: str, title: str = "") -> Path:
     """Writes results.csv and report.html into a folder and returns the report's path."""
     folder.mkdir(parents=True, exist_ok=True)
+    # What `rewrite_report` needs to make the same page again.
+    results.meta["page"] = {"title": title, "command": command, "runs": [str(run.folder.resolve()) for run in runs]}
     results.save(folder / "results.csv")
     records = [RunRecord.read(run.folder) for run in runs]
     write_report(folder / "report.html", results, records, command=command, title=title)
     return folder / "report.html"
 
 
-def rewrite_report(folder: Path, command: str) -> Path:
-    """Writes report.html anew from a folder's results.csv and the runs in or below it.
+def rewrite_report(folder: Path) -> Path:
+    """Writes report.html anew from a folder's results.csv and the runs behind it, those that are still there.
 
     Raises:
         UserError: the folder has no results.
@@ -121,7 +154,11 @@ def rewrite_report(folder: Path, command: str) -> Path:
     if not (folder / "results.csv").is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
     results = Results.read(folder / "results.csv")
-    folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    page = results.meta.get("page")
+    page = page if isinstance(page, dict) else {}
+    named = page.get("runs") if isinstance(page.get("runs"), list) else []
+    folders = [Path(str(path)) for path in named or [folder]]
     records = [RunRecord.read(path) for path in folders if (path / "meta.json").is_file()]
-    write_report(folder / "report.html", results, records, command=command)
+    title, command = str(page.get("title", "")), str(page.get("command", ""))
+    write_report(folder / "report.html", results, records, command=command, title=title)
     return folder / "report.html"

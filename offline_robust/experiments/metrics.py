@@ -76,9 +76,9 @@ class WandbRun:
         values = {key: value for key, value in line.items() if "/" in key}
         self._guarded(lambda: self._run.log(values, step=line["step"]))
 
-    def finish(self, folder: Path) -> None:
-        """Attaches the results and ends the run."""
-        self._guarded(self._finish, folder)
+    def finish(self) -> None:
+        """Ends the run."""
+        self._guarded(lambda: self._run.finish())
 
     def _start(self, config: RunConfig, folder: Path, label: str) -> None:
         import wandb
@@ -105,15 +105,6 @@ class WandbRun:
             settings=wandb.Settings(silent=True),
         )
         write_json(identity, {"id": self._run.id, "mode": mode, "project": config.wandb.project})
-
-    def _finish(self, folder: Path) -> None:
-        import wandb
-
-        if (folder / "results.csv").is_file():
-            artifact = wandb.Artifact(f"results-{self._run.id}", type="results")
-            artifact.add_file(str(folder / "results.csv"))
-            self._run.log_artifact(artifact)
-        self._run.finish()
 
     def _guarded(self, action: Any, *args: Any) -> None:
         if getattr(self, "_failed", False):

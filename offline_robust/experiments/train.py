@@ -73,6 +73,8 @@ class _Training:
     def run(self, resume: bool) -> Run:
         config, settings = self.config, self.config.training
         run = Run(self.folder, config)
+        if resume and (self.folder / "policy.safetensors").is_file():
+            return run
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
         dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
         env_id = config.env or dataset.env_id
@@ -88,7 +90,7 @@ class _Training:
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
         total = settings.model_steps + settings.steps
         sums: dict[str, Tensor] = {}
-        clock = _Clock(step)
+        clock = _Clock(step, run.metrics[-1]["time"] if step else 0.0)
         try:
             while step < total:
                 phase = "model" if step < settings.model_steps else "train"
@@ -109,7 +111,7 @@ class _Training:
             metrics.close()
         self._finish(learner, held_out, training_set, streams, clock, total)
         if wandb is not None:
-            wandb.finish(self.folder)
+            wandb.finish()
         return run
 
     def _log(self, metrics: MetricsFile, wandb: WandbRun | None, line: dict[str, Any], total: int) -> None:
@@ -229,16 +231,16 @@ class _Training:
 
 
 class _Clock:
-    """Seconds and updates a second since this process took up the training."""
+    """Seconds of training, over all processes that worked on it, and updates a second of this one."""
 
-    def __init__(self, step: int) -> None:
-        self._start, self._first = time.perf_counter(), step
+    def __init__(self, step: int, before: float) -> None:
+        self._start, self._first, self._before = time.perf_counter(), step, before
 
     def seconds(self) -> float:
-        return time.perf_counter() - self._start
+        return self._before + time.perf_counter() - self._start
 
     def rate(self, step: int) -> float:
-        return (step - self._first) / max(self.seconds(), 1e-9)
+        return (step - self._first) / max(time.perf_counter() - self._start, 1e-9)
 
 
 def random_streams(seed: int, device: torch.device) -> dict[str, torch.Generator]:
@@ -315,7 +317,8 @@ def _device(name: str) -> torch.device:
 
 
 def _default_folder(config: RunConfig) -> Path:
-    dataset = Path(config.dataset).stem.replace("/", "-")
+    path = Path(config.dataset)
+    dataset = path.stem if path.exists() else config.dataset.replace("/", "-")
     return Path("runs") / f"{config.learner.name}-{dataset}-seed{config.seed}"
 
 
@@ -323,6 +326,11 @@ def _require_same(config: RunConfig, folder: Path) -> None:
     """A resumed run must be the run that was started."""
     before = load_config(folder / "config.yaml").to_dict()
     now = config.to_dict()
-    for key in now:
-        if key not in ("wandb", "evaluation") and before[key] != now[key]:
-            raise ConfigError(f"{folder}: cannot resume: '{key}' was {before[key]!r} and is now {now[key]!r}")
+    for section in now:
+        if section in ("wandb", "evaluation") or before[section] == now[section]:
+            continue
+        was, asked = before[section], now[section]
+        if isinstance(was, dict) and isinstance(asked, dict):
+            key = next(k for k in asked if was.get(k) != asked[k]) if was.keys() >= asked.keys() else "name"
+            section, was, asked = f"{section}.{key}", was.get(key), asked.get(key)
+        raise ConfigError(f"{folder}: cannot resume: {section} was {was!r} and is now {asked!r}")

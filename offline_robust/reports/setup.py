@@ -70,16 +70,15 @@ def setup_section(results: Results, records: Sequence[RunRecord]) -> str:
 
 
 def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> str:
-    columns = {key: numbers(model.get(key)) for key in ("rmse", "spread", "step_std")}
+    columns = {key: numbers(model.get(key)) for key in ("rmse", "step_std", "relative_error", "spread")}
     given = model.get("names")
     names = [clean(name, 60) for name in given] if isinstance(given, list) else []
     rows = []
     for k in range(max([len(names), *(len(values) for values in columns.values())])):
-        rmse, spread, step = (values[k] if k < len(values) else float("nan") for values in columns.values())
-        ratio = [value / step if step > 0 else float("nan") for value in (rmse, spread)]
+        found = [values[k] if k < len(values) else float("nan") for values in columns.values()]
         name = names[k] if k < len(names) else f"dimension {k}"
-        rows.append([safe(name), *(number(v) for v in (rmse, spread, step, *ratio))])
-    heads = ["Observation", "RMSE", "Spread", "One-step change", "RMSE / change", "Spread / change"]
+        rows.append([safe(name), *(number(value) for value in found)])
+    heads = ["Observation", "RMSE", "One-step std", "RMSE / one-step std", "Spread / one-step std"]
     parts = []
     if rows:
         parts.append(table(heads, rows))
