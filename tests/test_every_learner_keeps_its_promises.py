@@ -10,7 +10,7 @@ import pytest
 import torch
 from toys import line_dataset, make_learner, run_values, saved
 
-from offline_robust.errors import CheckpointError, ConfigError
+from offline_robust.errors import CheckpointError, ConfigError, DatasetError
 from offline_robust.experiments import load_run, train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
 from offline_robust.learners import LEARNERS
@@ -149,3 +149,27 @@ def test_info_is_a_flat_dictionary_of_scalars_under_known_prefixes(name: str) ->
         assert key.split("/")[0] in ("train", "dual", "model")
         assert value.ndim == 0
         assert not value.requires_grad
+
+
+def test_radius_zero_trains(tmp_path) -> None:
+    values = run_values(saved(line_dataset(), tmp_path), "dr_sac")
+    values["learner"] |= {"delta": 0.0}
+    run = train(values, out=tmp_path / "run")
+    assert run.metrics[-1]["dual/gap"] == pytest.approx(0.0, abs=1e-6)
+
+
+@learners
+def test_a_finished_run_is_left_alone(name: str, tmp_path) -> None:
+    values = run_values(saved(line_dataset(), tmp_path), name)
+    run = train(values, out=tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+    train(values, out=tmp_path / "run", resume=True)
+    assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+
+
+def test_data_without_a_single_target_are_refused(tmp_path) -> None:
+    data = line_dataset(episodes=1, length=3)
+    useless = replace(data, next_valid=torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(DatasetError, match="nothing to learn from"):
+        train(run_values(saved(useless, tmp_path), "sac"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -226,3 +226,31 @@ def test_chain_fixed_points(delta: float, fixed_point: float) -> None:
     assert v[0].item() == pytest.approx(fixed_point, abs=1e-6)
     rates = [b / a for a, b in itertools.pairwise(errors) if a > 1e-9]
     assert max(rates) <= 0.9 + 1e-9
+
+
+def test_values_without_weight_do_not_matter() -> None:
+    values, law = torch.tensor([-1000.0, 1.0, 2.0, 5.0]), torch.tensor([0.0, 0.4, 0.3, 0.3])
+    for delta in (0.0, 0.1, 5.0):
+        with_it, without = KL(delta).worst_case(values, law)[0], KL(delta).worst_case(values[1:], law[1:])[0]
+        torch.testing.assert_close(with_it, without, atol=1e-4, rtol=0)  # offset of 1000 in float32
+
+
+def test_small_differences_of_large_values_survive_float32() -> None:
+    values = 4096.0 + torch.arange(64) / 64.0  # exact in float32
+    exact = KL(0.5).worst_case(values.double())[0]
+    assert KL(0.5).worst_case(values)[0].item() == pytest.approx(exact.item(), abs=5e-4)  # float32 spacing at 4096
+
+
+def test_linear_form_stays_a_lower_bound_far_from_its_optimum() -> None:
+    """Weak duality must hold where the exponential would overflow, and the gradient must point back."""
+    x = torch.zeros(1, dtype=torch.float64)
+    eta = torch.tensor([1000.0], dtype=torch.float64, requires_grad=True)
+    found = KL(0.1).linear_dual(x, eta, torch.tensor([1e-6], dtype=torch.float64))
+    found.backward()
+    assert found.item() < 0.0
+    assert eta.grad.item() < 0.0
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match="float32 or float64"):
+        KL(0.5).worst_case(torch.tensor([1, 2, 3]))

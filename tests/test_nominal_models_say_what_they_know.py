@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from toys import line_dataset, problem_of, run_values, saved, small_vae
@@ -98,7 +100,7 @@ def test_rows_without_a_next_observation_do_not_train_the_model() -> None:
     invalid = torch.arange(len(data)) % 3 == 0
     poisoned = replace(
         data,
-        next_observations=torch.where(invalid.unsqueeze(1), 1e6, data.next_observations),
+        next_observations=torch.where(invalid.unsqueeze(1), torch.nan, data.next_observations),
         next_valid=~invalid,
     )
     batch = poisoned.rows(torch.arange(90))
@@ -132,6 +134,29 @@ def test_an_empty_ball_is_named_with_its_spread(tmp_path) -> None:
     values["model"]["smoothing"] = 0.3
     run = train(values, out=tmp_path / "wide")
     assert "empty in effect" not in (run.folder / "model.json").read_text()
+
+
+def test_an_empty_ball_is_named_without_a_model_phase_too(tmp_path) -> None:
+    values = run_values(saved(line_dataset(noise=0.01), tmp_path), "dr_sac", model_steps=0, steps=1500)
+    values["model"] = {"name": "vae", "hidden": [32], "learning_rate": 5e-3, "kl_weight": 10.0}
+    values["learner"] |= {"delta": 0.01}
+    with pytest.warns(UserWarning, match="ball of radius 0.01 is empty in effect"):
+        train(values, out=tmp_path / "run")
+
+
+def test_dimensions_that_never_change_do_not_count_as_spread() -> None:
+    """A constant dimension (a target, padding) has no one-step std; its rounding must not hide an empty ball."""
+    data = line_dataset()
+    constant = replace(
+        data,
+        observations=torch.cat([data.observations, torch.full((len(data), 1), 3.0)], 1),
+        next_observations=torch.cat([data.next_observations, torch.full((len(data), 1), 3.0)], 1),
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    )
+    found = diagnose(small_vae(constant, problem_of(constant)), constant, stream(0))
+    assert found.spread[1] == 0.0
+    assert found.relative_error[1] == 0.0
+    assert found.spread[0] > 0.0
 
 
 def test_held_out_episodes_are_kept_from_training_and_used_for_the_diagnosis(tmp_path) -> None:

@@ -5,6 +5,7 @@ Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure, 130
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import sys
@@ -12,7 +13,6 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -40,6 +40,11 @@ Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Defau
 EvaluationSeed = Annotated[int | None, typer.Option(min=0, help="Seed of start states and noise.")]
 
 _out, _err = Console(), Console(stderr=True)
+
+# Typer brings a click of its own from 0.2x on and used the package before: Typer's own names fit both.
+_USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_NOT_A_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_MAX_MESSAGE = 500
 
 
 @app.command()
@@ -154,13 +159,13 @@ def main() -> None:
         status = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error), 2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except _USAGE_ERROR as error:
+        _fail_usage(error)
+    except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; a training goes on with --resume", 130)
     except OSError as error:
-        _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+        name = str(error.filename or "input/output")
+        _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -209,9 +214,26 @@ def _print_json(content: Any) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    _err.print(f"error: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)
+    _err.print(f"error: {_one_line(message)}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(status)
 
 
+def _fail_usage(error: Any) -> None:
+    """A wrong option or argument: one line. No command at all: the help, which Typer may have printed by now."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, end="\n" if message else "")
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    hint = f"; see {context.command_path} --help" if context is not None else ""
+    _fail(message.rstrip(".") + hint, 2)
+
+
+def _one_line(message: str) -> str:
+    """Printable characters only, for names in messages may come from any file, and not many of them."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    return line if len(line) <= _MAX_MESSAGE else f"{line[: _MAX_MESSAGE - 155]} ... {line[-150:]}"
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    _err.print(f"warning: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _err.print(f"warning: {_one_line(str(message))}", style="yellow", highlight=False, markup=False, soft_wrap=True)

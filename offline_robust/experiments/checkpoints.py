@@ -22,6 +22,8 @@ from offline_robust.files import replacing
 
 FORMAT = "offline-robust-checkpoint-1"
 _TENSOR = "tensor:"
+_DTYPES = ("F32", "F64", "I64", "U8", "BOOL")
+_MAX_BYTES = 16 * 2**30
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -41,22 +43,30 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     where = Path(path)
     if not where.is_file():
         raise CheckpointError(f"{where}: no such checkpoint")
+    if where.stat().st_size > _MAX_BYTES:
+        raise CheckpointError(f"{where}: larger than {_MAX_BYTES:,} bytes: not a checkpoint of this library")
     try:
         with safe_open(where, framework="pt") as file:
             content = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
             if content.get("format") != FORMAT:
-                raise CheckpointError(f"{where}: not a checkpoint of this library (format {content.get('format')!r})")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                raise CheckpointError(f"{where}: not a checkpoint of this library")
+            names = set(file.keys())
+            if sorted(_named(content["state"])) != sorted(names):
+                raise ValueError("its tensors are not those that its state names")
+            for name in names:
+                if (dtype := file.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise ValueError(f"{name[:80]} is {dtype}, which no checkpoint holds")
+            tensors = {name: file.get_tensor(name) for name in names}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise CheckpointError(f"{where}: {name} holds NaN or infinite values")
+                raise CheckpointError(f"{where}: {name[:80]} holds NaN or infinite values")
         state = _restore(content["state"], tensors)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{where}: not a safetensors file ({error}); pickled checkpoints are never loaded, delete it and train anew"
+            f"{where}: not a safetensors file ({_line(error)}); pickled checkpoints are never loaded, delete it and train anew"
         ) from None
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{where}: damaged ({error!r})") from None
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: damaged ({_line(error)})") from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{where}: damaged: its state is not a mapping")
     return state
@@ -104,6 +114,14 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"{path}: cannot save a {type(value).__name__}")
 
 
+def _named(value: Any) -> list[str]:
+    """Names of the tensors that a state is made of."""
+    if isinstance(value, str):
+        return [value[len(_TENSOR) :]] if value.startswith(_TENSOR) else []
+    parts = [item for _, item in value[""]] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [name for part in parts for name in _named(part)]
+
+
 def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, str) and value.startswith(_TENSOR):
         return tensors[value[len(_TENSOR) :]]
@@ -112,3 +130,7 @@ def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_restore(item, tensors) for item in value]
     return value
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

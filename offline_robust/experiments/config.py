@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, VAEConfig
 
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 200_000
+_MAX_DEPTH = 20
+
+_shown = reprlib.Repr()  # shortens before it formats
+_shown.maxstring = _shown.maxother = 80
+_shown.maxlevel = 3
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values: no aliases (a few lines of them stand for gigabytes), dates, bytes or deep nesting."""
+
+    yaml_constructors = {  # noqa: RUF012 - a class attribute of yaml's own
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+    yaml_implicit_resolvers = {  # noqa: RUF012 - dates are text
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Builds a node of the document, unless it is an alias or lies too deep."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read, write the value out")
+        if self.depth >= _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {_MAX_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TrainingConfig(_Frozen):
@@ -26,20 +59,22 @@ class TrainingConfig(_Frozen):
 
     steps: int = Field(10_000, ge=1, le=100_000_000, description="Updates of the policy.")
     model_steps: int = Field(0, ge=0, le=100_000_000, description="Updates of the nominal model alone, before those.")
-    batch_size: int = Field(256, ge=1, le=1_000_000, description="B, transitions a minibatch. DR-SAC: 256.")
+    batch_size: int = Field(256, ge=1, le=100_000, description="B, transitions a minibatch. DR-SAC: 256.")
     holdout: float = Field(
         0.02, ge=0, lt=1, description="Share of episodes kept from all training, to test the nominal model on. Ours."
     )
     log_every: int = Field(100, ge=1, description="Updates between lines of metrics.jsonl (means over them).")
     checkpoint_every: int = Field(1_000, ge=1, description="Updates between checkpoints (at the next logged update).")
     threads: int = Field(1, ge=1, le=1024, description="CPU threads; part of what makes a resumed run bit-exact.")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$", description="cpu, cuda or cuda:N.")
 
 
 class EvaluationConfig(_Frozen):
     """The evaluation that belongs to the run."""
 
-    suite: str | None = Field(None, description="A suite's name or file; None evaluates the nominal system only.")
+    suite: str | None = Field(
+        None, max_length=4096, description="A suite's name or file; None evaluates the nominal system only."
+    )
     episodes: int = Field(20, ge=1, le=1_000_000, description="Episodes for each condition. RFQI: 20, DR-SAC: 50.")
     seed: int = Field(0, ge=0, description="Start states and noise; the same for every run that is compared.")
 
@@ -51,15 +86,17 @@ class WandbConfig(_Frozen):
         "disabled", description="auto: online where there is a key, else offline."
     )
     project: str = Field("offline-robust", min_length=1, max_length=128)
-    entity: str | None = None
+    entity: str | None = Field(None, max_length=128)
     tags: tuple[str, ...] = ()
 
 
 class RunConfig(_Frozen):
     """Everything a run depends on."""
 
-    dataset: str = Field(min_length=1, description="Bundled name, Minari id or folder, .hdf5 (D4RL) or .npz.")
-    env: str | None = Field(None, description="Environment to evaluate on; None takes the dataset's.")
+    dataset: str = Field(
+        min_length=1, max_length=4096, description="Bundled name, Minari id or folder, .hdf5 (D4RL) or .npz."
+    )
+    env: str | None = Field(None, max_length=200, description="Environment to evaluate on; None takes the dataset's.")
     env_kwargs: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of that environment.")
     learner: SerializeAsAny[LearnerConfig]
     model: SerializeAsAny[VAEConfig] | None = Field(None, description="The nominal model, where the learner has one.")
@@ -67,6 +104,16 @@ class RunConfig(_Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     wandb: WandbConfig = WandbConfig()
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seeds every random stream of the training.")
+
+    @field_validator("env")
+    @classmethod
+    def _imports_nothing(cls, env: str | None) -> str | None:
+        """A run's folder may come from anyone, and its config.yaml must not make Gymnasium import a module."""
+        if env is not None and ":" in env:
+            raise ValueError(
+                "module:Env ids import code: name them in `evaluate --env`, or import the module in a script of yours"
+            )
+        return env
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""
@@ -87,11 +134,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     Raises:
         ConfigError: one line that names the key, what is wrong and the nearest known keys.
     """
-    values = _read(source) if isinstance(source, str | Path) else _plain(source)
     where = str(source) if isinstance(source, str | Path) else "config"
+    values = _read(source) if isinstance(source, str | Path) else _plain(source, where)
     for key, value in (overrides or {}).items():
-        _set(values, key, value)
-    return _build(values, where)
+        _set(values, str(key), value)
+    return _build(_plain(values, where), where)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -102,17 +149,14 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: expected KEY=VALUE, for example learner.delta=0.3")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
+        raise ConfigError(f"--set {_shown.repr(text)}: expected KEY=VALUE, for example learner.delta=0.3")
+    return key.strip(), _parse(value, f"--set {_short(key.strip())}")
 
 
 def _build(values: dict[str, Any], where: str) -> RunConfig:
     for key in values:
         if key not in RunConfig.model_fields:
-            raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, RunConfig.model_fields)}")
+            raise ConfigError(f"{where}: unknown key '{_short(key)}'{nearest(key, RunConfig.model_fields)}")
     parts = dict(values)
     parts["learner"] = _part(values.get("learner"), {k: c for k, (c, _) in LEARNERS.items()}, where, "learner")
     if values.get("model") is not None:
@@ -138,49 +182,80 @@ def _part(values: Any, known: dict[str, Any], where: str, section: str) -> Any:
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
         raise ConfigError(f"{where}: {section}: expected a mapping with a name (known: {', '.join(sorted(known))})")
     if values["name"] not in known:
-        raise ConfigError(
-            f"{where}: {section}.name: unknown {section} '{values['name']}'{nearest(values['name'], known)}"
-        )
+        name = values["name"]
+        raise ConfigError(f"{where}: {section}.name: unknown {section} '{_short(name)}'{nearest(name, known)}")
     return _validated(known[values["name"]], values, where, section)
 
 
 def _validated(kind: type[BaseModel], values: Any, where: str, section: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: {section or 'config'}: expected a mapping, got {values!r}")
+        raise ConfigError(f"{where}: {section or 'config'}: expected a mapping, got {_shown.repr(values)}")
     try:
-        return kind(**{str(key): value for key, value in values.items()})
+        return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in ([section] if section else []) + list(first["loc"]))
+        first = error.errors(include_url=False)[0]
+        path = ".".join(_short(str(part)) for part in ([section] if section else []) + list(first["loc"]))
         if first["type"] == "extra_forbidden":
             key = str(first["loc"][-1])
             raise ConfigError(f"{where}: unknown key '{path}'{nearest(key, kind.model_fields)}") from None
-        shown = repr(first["input"])[:80]
-        problem = "missing" if first["type"] == "missing" else f"{first['msg']}, got {shown}"
+        said = str(first["msg"]).removeprefix("Value error, ")
+        problem = "missing" if first["type"] == "missing" else f"{said}, got {_shown.repr(first['input'])}"
         raise ConfigError(f"{where}: {path}: {problem}") from None
 
 
 def _read(source: str | Path) -> dict[str, Any]:
     path = Path(source)
-    if not path.is_file():
-        path = bundled("configs") / f"{source}.yaml"
-    if not path.is_file():
-        root = bundled("configs")
-        names = [str(p.relative_to(root).with_suffix("")) for p in root.glob("*/*.yaml") if p.parent.name != "suites"]
-        raise ConfigError(f"{source}: no such config file{nearest(str(source), names)}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes: not a config file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+        if not path.is_file():
+            path = bundled("configs") / f"{source}.yaml"
+        if not path.is_file():
+            root = bundled("configs")
+            names = [str(p.relative_to(root).with_suffix("")) for p in root.glob("*/*.yaml")]
+            known = [name for name in names if not name.startswith("suites/")]
+            raise ConfigError(f"{_short(str(source))}: no such config file{nearest(str(source), known)}")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:  # a name too long, no right to read
+        raise ConfigError(f"{_short(str(source))}: cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes: not a config file")
+    values = _parse(content, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
-    return {str(key): value for key, value in values.items()}
+    return values
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(k): _plain(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+def _parse(text: str | bytes, where: str) -> Any:
+    """YAML to plain values; whatever is wrong with it is one line."""
+    try:
+        values = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {_short(' '.join(str(error).split()), 200)}") from None
+    return _plain(values, where)
+
+
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    """A copy of None, booleans, numbers, text, lists and mappings; nothing else is a configuration."""
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}: keys must be text, got {_short(str(type(key).__name__))}")
+        return {key: _plain(item, where, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, where, depth + 1) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ConfigError(f"{where}: holds a whole number of more than 64 bits")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{where}: holds a {type(value).__name__}; write numbers, text, lists and mappings")
+
+
+def _short(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -191,6 +266,6 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         if below is None:
             below = here[parent] = {}
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {key}: '{parent}' is a value, not a section")
+            raise ConfigError(f"--set {_short(key)}: '{_short(parent)}' is a value, not a section")
         here = below
     here[last] = value

@@ -46,9 +46,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
+        if isinstance(line, dict) and type(line.get("step")) is int:
             lines.append(line)
     return lines
 
@@ -61,26 +61,24 @@ class WandbRun:
         folder: the run's folder; the W&B id is kept there, so that a resumed training continues the same run.
         label: the run's group: what seeds average over.
 
-    Raises:
-        MissingExtra: wandb is not installed.
+        env_id: the environment, the configuration's or the dataset's.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, label: str) -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise MissingExtra("wandb", "wandb", f"wandb.mode {config.wandb.mode}")
+    def __init__(self, config: RunConfig, folder: Path, label: str, env_id: str | None) -> None:
         self._run: Any = None
-        self._guarded(self._start, config, folder, label)
+        self._failed = False
+        self._guarded(self._start, config, folder, label, env_id)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Logs one line of metrics at its step."""
         values = {key: value for key, value in line.items() if "/" in key}
         self._guarded(lambda: self._run.log(values, step=line["step"]))
 
-    def finish(self) -> None:
-        """Ends the run."""
-        self._guarded(lambda: self._run.finish())
+    def finish(self, exit_code: int = 0) -> None:
+        """Ends the run; with another code it counts as crashed."""
+        self._guarded(lambda: self._run.finish(exit_code=exit_code))
 
-    def _start(self, config: RunConfig, folder: Path, label: str) -> None:
+    def _start(self, config: RunConfig, folder: Path, label: str, env_id: str | None) -> None:
         import wandb
 
         identity = folder / "wandb.json"
@@ -88,7 +86,7 @@ class WandbRun:
         mode = config.wandb.mode
         if mode == "auto":
             mode = "online" if _has_key() else "offline"
-        top = {"algo": config.learner.name, "dataset": config.dataset, "env_id": config.env, "seed": config.seed}
+        top = {"algo": config.learner.name, "dataset": config.dataset, "env_id": env_id, "seed": config.seed}
         version = importlib.metadata.version("offline-robust")
         self._run = wandb.init(
             project=config.wandb.project,
@@ -98,16 +96,18 @@ class WandbRun:
             id=known,
             resume="allow" if known and mode == "online" else None,
             name=f"{label}-seed{config.seed}",
-            group=label,
+            group=f"{label} {config.dataset}",
             job_type="train",
             tags=[f"v{version}", *config.wandb.tags],
             config=top | {"run": config.to_dict()},
             settings=wandb.Settings(silent=True),
+            # A run of its own, whatever run the caller has open.
+            reinit="create_new",
         )
         write_json(identity, {"id": self._run.id, "mode": mode, "project": config.wandb.project})
 
     def _guarded(self, action: Any, *args: Any) -> None:
-        if getattr(self, "_failed", False):
+        if self._failed:
             return
         try:
             action(*args)
@@ -118,6 +118,16 @@ class WandbRun:
                 "everything",
                 stacklevel=3,
             )
+
+
+def require_wandb(mode: str) -> None:
+    """Refuses a mode that needs wandb where it is not installed.
+
+    Raises:
+        MissingExtra: names the extra.
+    """
+    if importlib.util.find_spec("wandb") is None:
+        raise MissingExtra("wandb", "wandb", f"wandb.mode {mode}")
 
 
 def _has_key() -> bool:

@@ -21,6 +21,7 @@ from offline_robust.experiments.metrics import read_metrics
 from offline_robust.networks import Policy, load_policy
 
 _PACKAGES = ("offline-robust", "torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "d3rlpy", "wandb")
+_MAX_META_BYTES, _MAX_NAME = 1_000_000, 200
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,12 @@ class Run:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """meta.json: label, environment, dataset, versions, hardware, command, time."""
-        content = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
+        """meta.json: label, environment, dataset, versions, hardware, command, time.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        return _read_meta(self.folder / "meta.json")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -75,21 +79,48 @@ def load_run(folder: str | Path) -> Run:
     for name in ("config.yaml", "meta.json"):
         if not (path / name).is_file():
             raise CheckpointError(f"{path}: not a run's folder (no {name})")
-    return Run(path, load_config(path / "config.yaml"))
+    run = Run(path, load_config(path / "config.yaml"))
+    _ = run.meta  # read once, here, so that damage shows before any work
+    return run
 
 
 def label_of(config: RunConfig) -> str:
-    """What seeds average over, in words: the learner, its radius, the dataset."""
+    """What seeds average over, in words: the learner, its radius, what widens its model."""
     radius = getattr(config.learner, "delta", None)
     learner = config.learner.name + (f" delta={radius:g}" if radius is not None else "")
-    if config.model is not None and config.model.smoothing:
-        learner += f" smoothing={config.model.smoothing:g}"
+    for knob in ("smoothing", "action_smoothing"):
+        if getattr(config.model, knob, 0.0):
+            learner += f" {knob}={getattr(config.model, knob):g}"
     return learner
 
 
 def environment_facts() -> dict[str, Any]:
     """Versions, hardware and code version of this process."""
     return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": " ".join(sys.argv)}
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """A folder may come from anyone: what is used of its meta.json is checked."""
+    with path.open("rb") as file:
+        content = file.read(_MAX_META_BYTES + 1)
+    if len(content) > _MAX_META_BYTES:
+        raise CheckpointError(f"{path}: larger than {_MAX_META_BYTES:,} bytes: not a run's meta.json")
+    try:
+        meta = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged: not JSON ({str(error)[:200]})") from None
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{path}: damaged: expected an object, got {type(meta).__name__}")
+    if not _is_name(meta.get("label")):
+        raise CheckpointError(f"{path}: damaged: label is not a short line of text")
+    env_id = meta.get("env_id")
+    if env_id is not None and (not _is_name(env_id) or ":" in env_id):
+        raise CheckpointError(f'{path}: damaged: env_id is not an environment\'s name ("module:Env" imports code)')
+    return meta
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME and value.isprintable()
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
 from offline_robust.experiments.config import RunConfig, load_config
-from offline_robust.experiments.metrics import MetricsFile, WandbRun
+from offline_robust.experiments.metrics import MetricsFile, WandbRun, require_wandb
 from offline_robust.experiments.run import Run, environment_facts, label_of
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, ProblemSpec
@@ -78,7 +79,10 @@ class _Training:
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
         dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
         env_id = config.env or dataset.env_id
+        if config.wandb.mode != "disabled":
+            require_wandb(config.wandb.mode)
         training_set, held_out = split_episodes(dataset, settings.holdout)
+        _ = training_set.usable_rows  # refused here when there is none
         streams = random_streams(config.seed, dataset.device)
         learner = build_learner(config, training_set, streams, env_id)
         step = 0
@@ -86,7 +90,7 @@ class _Training:
             step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
         # Everything that can be wrong with the input has been found by now: only here is anything written.
         self._write_start(dataset, env_id)
-        wandb = WandbRun(config, self.folder, label_of(config)) if config.wandb.mode != "disabled" else None
+        wandb = WandbRun(config, self.folder, label_of(config), env_id) if config.wandb.mode != "disabled" else None
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
         total = settings.model_steps + settings.steps
         sums: dict[str, Tensor] = {}
@@ -107,9 +111,13 @@ class _Training:
                         self._diagnose(learner, held_out, training_set, streams)
                     if step % settings.checkpoint_every < settings.log_every or last_of_phase:
                         save_checkpoint(run.checkpoint, self._state(learner, streams, step, dataset.fingerprint))
+            self._finish(learner, held_out, training_set, streams, clock, total)
+        except BaseException:
+            if wandb is not None:
+                wandb.finish(exit_code=1)
+            raise
         finally:
             metrics.close()
-        self._finish(learner, held_out, training_set, streams, clock, total)
         if wandb is not None:
             wandb.finish()
         return run
@@ -154,7 +162,7 @@ class _Training:
             if saved[key] != fresh[key]:
                 raise CheckpointError(f"{where}: belongs to another {word} ({saved[key]}), this run has {fresh[key]}")
         total = self.config.training.model_steps + self.config.training.steps
-        if not isinstance(saved["step"], int) or not 0 <= saved["step"] <= total:
+        if type(saved["step"]) is not int or not 0 <= saved["step"] <= total:
             raise CheckpointError(f"{where}: its step {saved['step']!r} is outside 0..{total}")
         require_like(fresh["learner"], saved["learner"], where)
         require_like(fresh["streams"], saved["streams"], where)
@@ -168,6 +176,10 @@ class _Training:
 
     def _write_start(self, dataset: TransitionDataset, env_id: str | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.rglob(".tmp-*"):  # of a killed process
+            shutil.rmtree(leftover, ignore_errors=True)
+        known = self.folder / "meta.json"
+        started = Run(self.folder, self.config).meta.get("started") if known.is_file() else None
         write_text(self.folder / "config.yaml", self.config.to_yaml())
         facts = {
             "format": 1,
@@ -181,7 +193,7 @@ class _Training:
                 "transitions": len(dataset),
                 "episodes": dataset.episodes,
             },
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": started or datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(self.folder / "meta.json", facts | environment_facts())
 
@@ -198,15 +210,13 @@ class _Training:
         radius = getattr(self.config.learner, "delta", None)
         # A stream of its own, started anew: looking at a model never changes the training.
         stream = streams["diagnosis"].clone_state()
-        diagnosis = diagnose(
-            learner.model,
-            held_out if held_out is not None else training_set,
-            stream,
-            scales=learner.problem.scales,
-            held_out=held_out is not None,
-        )
+        unseen = held_out is not None and bool(held_out.next_valid.any())
+        rows = held_out if unseen and held_out is not None else training_set
+        if not bool(rows.next_valid.any()):
+            return
+        diagnosis = diagnose(learner.model, rows, stream, scales=learner.problem.scales, held_out=unseen)
         messages = diagnosis.warnings(radius)
-        if gap is None:
+        if gap is None or self.config.training.model_steps == 0:
             for message in messages:
                 warnings.warn(message, stacklevel=2)
         content = diagnosis.to_dict() | {"radius": radius, "robust_gap": gap, "warnings": messages}

@@ -20,7 +20,7 @@ from offline_robust.networks import Policy
 class LearnerConfig(BaseModel):
     """Fields common to every learner."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     reward_shift: float = Field(0.0, description="Added to every reward before scaling. DR-SAC on Pendulum: 8.")

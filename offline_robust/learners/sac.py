@@ -5,7 +5,7 @@ Source: DR-SAC (arXiv 2506.12622) and its released code (branch `submission`), w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,7 @@ from offline_robust.networks import (
     policy_spec,
     polyak,
 )
+from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
 
 # --- Config ---------------------------------------------------------------------------------------------------------
 
@@ -34,7 +35,12 @@ class SACConfig(LearnerConfig):
     """SAC-v1 style: value network, critic ensemble with target minimum, learned temperature."""
 
     name: Literal["sac"] = "sac"
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="Hidden widths of every network. DR-SAC.")
+    hidden: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] = Field(
+        (256, 256),
+        min_length=1,
+        max_length=MAX_LAYERS,
+        description="Hidden widths of every network: 16 at most, each of 1 to 8,192. DR-SAC.",
+    )
     critics: int = Field(2, ge=1, le=100, description="N, size of the critic ensemble. DR-SAC: 2 or 5.")
     discount: float = Field(0.99, ge=0, lt=1, description="gamma. DR-SAC: 0.99.")
     tau: float = Field(0.005, gt=0, le=1, description="Polyak step of the targets. DR-SAC: 0.005.")

@@ -105,7 +105,9 @@ def diagnose(
         spread.append(drawn.std(1))
         rank = (drawn < batch.next_observations.unsqueeze(1)).float().mean(1)
         inside.append(torch.stack([(rank - 0.5).abs() <= level / 2 for level in _LEVELS]).float().mean(2))
-    step = scales.step_std.clamp_min(1e-12)
+    # Dimensions that never change (targets, padding) have no one-step std to be measured in: they count as zero.
+    moving = scales.step_std > 1e-6 * scales.std
+    step = torch.where(moving, scales.step_std, math.inf)
     rmse = torch.cat(squared).mean(0).sqrt()
     return Diagnosis(
         rows=len(index),

@@ -6,7 +6,7 @@ default sizes; the options that go beyond it say so.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,16 +16,22 @@ from torch.nn import functional as F
 from offline_robust.datasets.transitions import Batch
 from offline_robust.models.base import NominalModel, Sampler, Scales
 from offline_robust.networks import MLP, InferenceTail, adamw, linear, load_optimiser
+from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
 
 
 class VAEConfig(BaseModel):
     """The transition VAE and what widens it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["vae"] = "vae"
     latent_dim: int = Field(5, ge=1, le=1024, description="Width of z. DR-SAC: 5 (Pendulum, CartPole) to 32.")
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="Hidden widths. DR-SAC: 256, 256.")
+    hidden: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] = Field(
+        (256, 256),
+        min_length=1,
+        max_length=MAX_LAYERS,
+        description="Hidden widths: 16 at most, each of 1 to 8,192. DR-SAC: 256, 256.",
+    )
     learning_rate: float = Field(5e-5, gt=0, le=1, description="AdamW step. DR-SAC: 5e-5 (Pendulum), 5e-4 (others).")
     weight_decay: float = Field(0.01, ge=0, description="AdamW decay. DR-SAC: torch's default, 0.01.")
     kl_weight: float = Field(1.0, ge=0, description="Weight of the latent KL term. DR-SAC: 1.")
@@ -107,7 +113,9 @@ class TransitionVAE(NominalModel):
         weight = batch.next_valid.float().unsqueeze(1)
         weight = weight / weight.sum().clamp_min(1.0)
         inputs = torch.cat([self.normalised(batch.observations), batch.actions], dim=1)
-        target = self._encode_target(batch.observations, batch.next_observations) * batch.next_valid.unsqueeze(1)
+        # `where`, not a product: a next observation that does not exist may hold anything, NaN included.
+        target = self._encode_target(batch.observations, batch.next_observations)
+        target = torch.where(batch.next_valid.unsqueeze(1), target, 0.0)
         hidden = self.networks["encoder"](torch.cat([inputs, target], dim=1))
         mean, log_var = self.networks["latent_mean"](hidden), self.networks["latent_log_var"](hidden)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -116,7 +124,8 @@ class TransitionVAE(NominalModel):
         reconstruction = (weight * error).sum(0).mean()
         latent_kl = (weight * 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var)).sum(0).mean()
         if self.config.decoder_noise == "learned":
-            self.residual_var.lerp_((weight * error.detach()).sum(0), 0.01)
+            seen = batch.next_valid.any().float() * 0.01
+            self.residual_var.lerp_((weight * error.detach()).sum(0), seen)
         loss = reconstruction + self.config.kl_weight * latent_kl
         return loss, {"model/reconstruction": reconstruction.detach(), "model/latent_kl": latent_kl.detach()}
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_SLOTS = {"step", "exp_avg", "exp_avg_sq"}
+
 
 def adamw(groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float) -> torch.optim.AdamW:
     """A fused AdamW over (parameters, learning rate) groups."""
@@ -19,23 +21,25 @@ def adamw(groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: 
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`load_state_dict` that also checks what PyTorch does not: the slots' names and shapes.
+    """Restores the slots of a state, and nothing else of it, after checks that PyTorch does not make.
+
+    Learning rates, decay and the order of the parameters stay the optimiser's own: a permuted order in the file would
+    lay slots of another size beside a parameter, and the fused kernel would read and write past their end.
 
     Raises:
         ValueError: a slot does not fit its parameter.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for index, slots in state["state"].items():
-        shape = parameters[index].shape if isinstance(index, int) and 0 <= index < len(parameters) else None
+    loaded = state.get("state") if isinstance(state, dict) else None
+    if not isinstance(loaded, dict) or loaded.keys() not in (set(), set(range(len(parameters)))):
+        raise ValueError(f"the optimiser's state has not one slot for each of its {len(parameters)} parameters")
+    for index, slots in loaded.items():
+        if not isinstance(slots, dict) or slots.keys() != _SLOTS:
+            raise ValueError(f"optimiser slot {index} does not hold {', '.join(sorted(_SLOTS))}")
         for name, slot in slots.items():
-            fits = isinstance(slot, Tensor) and slot.shape in ((), shape) and slot.dtype == torch.float32
-            if name not in ("step", "exp_avg", "exp_avg_sq") or shape is None or not fits:
-                raise ValueError(f"optimiser slot {index}.{name} does not fit its parameter")
-        if slots and len(slots) != 3:
-            raise ValueError(f"optimiser slot {index} is incomplete")
-        if slots and not (slots["exp_avg"].shape == slots["exp_avg_sq"].shape == shape):
-            raise ValueError(f"optimiser slot {index}.exp_avg does not have its parameter's shape {tuple(shape or ())}")
-    for loaded, own in zip(state["param_groups"], optimiser.param_groups, strict=True):
-        if loaded.keys() != own.keys():
-            raise ValueError("optimiser settings do not fit this version of PyTorch")
-    optimiser.load_state_dict(state)
+            shape = torch.Size() if name == "step" else parameters[index].shape
+            if not isinstance(slot, Tensor) or slot.shape != shape or slot.dtype != torch.float32:
+                raise ValueError(f"optimiser slot {index}.{name} is not float32 of shape {tuple(shape)}")
+            if not bool(slot.isfinite().all()) or (name != "exp_avg" and bool((slot < 0).any())):
+                raise ValueError(f"optimiser slot {index}.{name} holds negative or infinite numbers")
+    optimiser.load_state_dict({"state": loaded, "param_groups": optimiser.state_dict()["param_groups"]})

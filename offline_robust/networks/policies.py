@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, overload
 
@@ -25,8 +26,13 @@ from offline_robust.networks.mlp import MLP, linear
 LOG_STD_RANGE = (-20.0, 2.0)
 """Bounds of the Gaussian head's log standard deviation (DR-SAC's code, and SAC's)."""
 
+MAX_WIDTH, MAX_LAYERS = 8_192, 16
+"""Bounds of hidden widths and of their number, for every network."""
+
 _FORMAT = "offline-robust-policy-1"
-_MAX_WIDTH = 65_536
+_MAX_DIM = 65_536
+_MAX_NAME = 200
+_MAX_WEIGHTS = 2**28  # one gibibyte
 
 
 @dataclass(frozen=True)
@@ -195,29 +201,38 @@ def load_policy(path: str | Path) -> Policy:
     try:
         with safe_open(where, framework="pt") as file:
             spec = _read_spec((file.metadata() or {}).get("policy", ""), where)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            # The header says it all: nothing is allocated for a file that does not fit its description.
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            _require_names(found, shapes := _shapes(spec), where)
+            for name, shape in shapes.items():
+                if (tuple(found[name].get_shape()), found[name].get_dtype()) != (shape, "F32"):
+                    raise CheckpointError(f"{where}: {name} is not float32 of shape {shape}")
+            tensors = {name: file.get_tensor(name) for name in shapes}
+        policy = Policy(spec)
+        load_tensors(policy.actor, tensors, where)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{where}: not a safetensors file ({error}); pickled policies are never loaded: export it again"
+            f"{where}: not a safetensors file ({_line(error)}); pickled policies are never loaded: export it again"
         ) from None
-    policy = Policy(spec)
-    load_tensors(policy.actor, tensors, where)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: damaged ({_line(error)})") from None
     return policy
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> None:
-    """Copies named tensors into a module, checking names, shapes and finiteness first.
+    """Copies named tensors into a module, checking names, shapes, types and finiteness first.
 
     Raises:
         CheckpointError: names the first tensor that does not fit.
     """
     own = module.state_dict()
-    if own.keys() != tensors.keys():
-        difference = sorted(own.keys() ^ tensors.keys())
-        raise CheckpointError(f"{where}: tensors do not fit the network: {', '.join(difference[:4])}")
+    _require_names(tensors, own, where)
     for name, value in tensors.items():
-        if value.shape != own[name].shape:
-            raise CheckpointError(f"{where}: {name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
+        if value.shape != own[name].shape or value.dtype != own[name].dtype:
+            raise CheckpointError(
+                f"{where}: {name} is {value.dtype} of shape {tuple(value.shape)}, "
+                f"expected {own[name].dtype} of shape {tuple(own[name].shape)}"
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(f"{where}: {name} holds NaN or infinite values")
     module.load_state_dict(tensors)
@@ -233,14 +248,17 @@ def policy_spec(
     """The description of a policy for a bounded Box action space.
 
     Raises:
-        EvaluationError: the action space is not a Box with finite bounds.
+        EvaluationError: the action space is not a Box with finite bounds, or a size is out of range.
     """
     if not isinstance(action_space, gym.spaces.Box):
         raise EvaluationError(f"this policy needs continuous actions, the space is {action_space}")
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
         raise EvaluationError(f"this policy needs bounded actions, the space is {action_space}")
     low, high = (tuple(float(v) for v in bound) for bound in (action_space.low, action_space.high))
-    return PolicySpec(kind, observation_dim, low, high, tuple(hidden), env_id)
+    spec = PolicySpec(kind, observation_dim, low, high, tuple(hidden), env_id)
+    if problem := _problem(spec):
+        raise EvaluationError(f"no policy can be made: {problem}")
+    return spec
 
 
 def build_actor(spec: PolicySpec, generator: torch.Generator) -> nn.Module:
@@ -258,19 +276,56 @@ def _read_spec(text: str, where: Path) -> PolicySpec:
     try:
         content = json.loads(text) if text else {}
         if content.get("format") != _FORMAT:
-            raise CheckpointError(f"{where}: not a policy file of this library (format {content.get('format')!r})")
-        fields = content["spec"]
-        spec = PolicySpec(
-            kind=fields["kind"],
-            observation_dim=int(fields["observation_dim"]),
-            action_low=tuple(float(v) for v in fields["action_low"]),
-            action_high=tuple(float(v) for v in fields["action_high"]),
-            hidden=tuple(int(v) for v in fields["hidden"]),
-            env_id=fields["env_id"],
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: the policy's description is damaged ({error!r})") from None
-    widths = (spec.observation_dim, spec.action_dim, len(spec.action_high), *spec.hidden)
-    if spec.kind not in ("tanh_gaussian", "deterministic") or not all(0 < w <= _MAX_WIDTH for w in widths):
-        raise CheckpointError(f"{where}: the policy's description is out of range: {spec}")
+            raise CheckpointError(f"{where}: not a policy file of this library")
+        fields = dict(content["spec"])
+        for name in ("action_low", "action_high"):
+            fields[name] = tuple(float(v) for v in fields[name])
+        spec = PolicySpec(**fields | {"hidden": tuple(fields["hidden"])})
+        problem = _problem(spec)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        problem = _line(error)
+    if problem:
+        raise CheckpointError(f"{where}: the policy's description is damaged ({problem})")
     return spec
+
+
+def _problem(spec: PolicySpec) -> str:
+    """What is wrong with a description, which may come from any file; nothing when it is right."""
+    low, high, widths = spec.action_low, spec.action_high, (spec.observation_dim, *spec.hidden)
+    if spec.kind not in ("tanh_gaussian", "deterministic"):
+        return "kind is neither tanh_gaussian nor deterministic"
+    if not all(type(width) is int for width in widths) or not 1 <= spec.observation_dim <= _MAX_DIM:
+        return f"observation_dim is not a whole number from 1 to {_MAX_DIM:,}"
+    if not 1 <= len(spec.hidden) <= MAX_LAYERS or not all(1 <= width <= MAX_WIDTH for width in spec.hidden):
+        return f"hidden is not 1 to {MAX_LAYERS} whole numbers from 1 to {MAX_WIDTH:,}"
+    if len(low) != len(high) or not 1 <= len(low) <= _MAX_DIM:
+        return f"action_low and action_high are not of one length from 1 to {_MAX_DIM:,}"
+    if not all(math.isfinite(a) and math.isfinite(b) and a <= b for a, b in zip(low, high, strict=True)):
+        return "action_low and action_high are not finite with low <= high"
+    if spec.env_id is not None and not (isinstance(spec.env_id, str) and len(spec.env_id) <= _MAX_NAME):
+        return f"env_id is not a name of at most {_MAX_NAME} characters"
+    if (weights := sum(math.prod(shape) for shape in _shapes(spec).values())) > _MAX_WEIGHTS:
+        return f"it has {weights:,} weights, more than {_MAX_WEIGHTS:,}"
+    return ""
+
+
+def _shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of `build_actor`, by arithmetic alone."""
+    sizes = [spec.observation_dim, *spec.hidden]
+    layers = {f"trunk.layers.{i}": pair for i, pair in enumerate(pairwise(sizes))}
+    last = (spec.hidden[-1], spec.action_dim)
+    layers |= {"mean": last, "log_std": last} if spec.kind == "tanh_gaussian" else {f"trunk.layers.{len(layers)}": last}
+    shapes: dict[str, tuple[int, ...]] = {"centre": (spec.action_dim,), "half_range": (spec.action_dim,)}
+    for name, (fan_in, fan_out) in layers.items():
+        shapes |= {f"{name}.weight": (fan_out, fan_in), f"{name}.bias": (fan_out,)}
+    return shapes
+
+
+def _require_names(found: Mapping[str, object], expected: Mapping[str, object], where: Path | str) -> None:
+    if found.keys() != expected.keys():
+        difference = ", ".join(name[:80] for name in sorted(found.keys() ^ expected.keys())[:4])
+        raise CheckpointError(f"{where}: tensors do not fit the network: {difference}")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
