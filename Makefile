@@ -24,7 +24,7 @@ quickstart: $(VENV)/core
 		$(ORL) train $$learner/pendulum --seed 1 --out $(RUNS)/$$learner-1 --resume --quiet && wait $$first || exit 1; \
 	done
 	@$(ORL) compare $(RUNS)/dr_sac-0 $(RUNS)/dr_sac-1 $(RUNS)/sac-0 $(RUNS)/sac-1 --out $(RUNS) \
-		--title "DR-SAC and SAC on a pendulum of another length"
+		--title "DR-SAC and SAC on a pendulum under another gravity"
 
 test: lint
 	$(BIN)/python -m pytest -n 2

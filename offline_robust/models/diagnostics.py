@@ -13,8 +13,8 @@ from offline_robust.datasets.transitions import TransitionDataset
 from offline_robust.models.base import NominalModel, Scales, minibatches
 
 EMPTY_SHIFT = 0.05
-"""Below this worst-case shift, in one-step stds, a ball is empty in effect. Ours: on the bundled Pendulum data a
-fitted VAE without smoothing shifts by less and its DR-SAC equals SAC at every radius (docs/findings/pendulum.md)."""
+"""Below this worst-case shift, in one-step stds, a ball is empty in effect. Ours: on Pendulum a robustness that exact
+dynamic programming can see begins at about twice that (docs/findings/pendulum.md)."""
 
 _LEVELS = (0.5, 0.8, 0.9)
 
@@ -56,7 +56,7 @@ class Diagnosis:
                 f"the ball of radius {radius:g} is empty in effect: the model's samples spread by at most "
                 f"{max(self.spread):.3g} one-step stds, so the worst case shifts the next state by "
                 f"{self.shift(radius):.3g}; the policy will be robust in name only. Widen the model with "
-                "model.smoothing (0.3 is a start) or model.decoder_noise: learned"
+                "model.action_smoothing or model.smoothing (0.3 is a start), or model.decoder_noise: learned"
             )
         worst = max(self.relative_error)
         if worst > 0.5:
