@@ -24,8 +24,8 @@ from offline_robust.networks import MLP, InferenceTail, adamw, fast_inference_dt
 LOG_DUAL_RANGE = (-14.0, 14.0)
 """Bounds of log G(s, a): beyond them exp underflows the tilted law or overflows the penalty in float32."""
 
-_PAIRS_IN_CACHE = 16
-"""Pairs whose m samples go through decoder and V' together: 16 x 200 rows of 256 fit the second-level cache."""
+_ROWS_IN_CACHE = 3_200
+"""Samples that go through decoder and V' together: 3,200 rows of 256 fit the second-level cache."""
 
 # --- Config ---------------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,8 @@ class DRSAC(SAC):
         """(B, m) V' at draws of the nominal model, in pieces that stay in the processor's cache."""
         draw = self.model.sampler(self.sampling_dtype)
         first, tail = self.target_value.linears[0], InferenceTail(self.target_value, self.sampling_dtype)
-        pieces = _PAIRS_IN_CACHE if observations.device.type == "cpu" else len(observations)
+        on_cpu = observations.device.type == "cpu"
+        pieces = max(1, _ROWS_IN_CACHE // self.config.samples) if on_cpu else len(observations)
         values = []
         for o, a in zip(torch.split(observations, pieces), torch.split(actions, pieces), strict=True):
             states = draw(o, a, self.config.samples, self.problem.streams["model"])
