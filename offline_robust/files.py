@@ -28,6 +28,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         inner = aside / target.name
         yield inner
+        if inner.is_file():
+            inner.chmod(0o644)  # some writers make private files; results are for sharing
         _sync_tree(inner)
         if inner.is_dir() and target.is_dir():
             # A folder cannot replace a non-empty folder in one rename: move the old one aside first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import typer
 import yaml
 from toys import line_dataset, run_values, saved
 
@@ -259,3 +261,51 @@ def test_json_output_is_json(folder: Path, capsys, monkeypatch) -> None:
         main()
     assert not leaving.value.code
     assert json.loads(capsys.readouterr().out)["meta"]["learner"] == "sac"
+
+
+USAGE = {
+    "number below its range": (["train", "sac/pendulum", "--seed", "-1"], "--seed"),
+    "not a number": (["train", "sac/pendulum", "--seed", "abc"], "--seed"),
+    "missing argument": (["train"], "Missing argument"),
+    "unknown option": (["train", "sac/pendulum", "--nope"], "--nope"),
+    "unknown command": (["nope"], "nope"),
+    "unknown command below data": (["data", "nope"], "nope"),
+    "name too long": (["train", "A" * 5000], "too long"),
+    "folder's name too long": (["evaluate", "A" * 5000], "too long"),
+    "escape sequences": (["train", "\x1b[31mred\x1b]0;title\x07"], "red"),
+    "not a regular file": (["train", "/dev/zero"], "/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_arguments_are_one_line(name: str, capsys, monkeypatch, folder: Path) -> None:
+    arguments, word = USAGE[name]
+    status, error = call(capsys, monkeypatch, *arguments)
+    assert (status, error.count("\n")) == (2, 1), error
+    assert word in error
+    assert len(error) < 600
+    assert error.strip().isprintable()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [([], (0, 2)), (["data"], (0, 2)), (["--help"], (0,)), (["train", "--help"], (0,))]
+)
+def test_no_command_and_help_print_the_help(arguments, expected, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["offline-robust", *arguments])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    printed = capsys.readouterr()
+    assert int(leaving.value.code or 0) in expected  # Typer before click 8.2 leaves with 0
+    assert not printed.err
+    assert "Usage" in printed.out
+
+
+@pytest.mark.parametrize("stop", [typer.Abort, KeyboardInterrupt])
+def test_a_stop_from_the_keyboard_is_130(stop, capsys, monkeypatch) -> None:
+    def stopped(**_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(importlib.import_module("offline_robust.cli.main"), "app", stopped)
+    status, error = call(capsys, monkeypatch)
+    assert (status, error.count("\n")) == (130, 1)

@@ -63,7 +63,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         state = _restore(content["state"], tensors)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{where}: not a safetensors file ({_line(error)}); pickled checkpoints are never loaded, delete it and train anew"
+            f"{where}: not a safetensors file ({_line(error)}); pickled checkpoints are never loaded, "
+            "delete it and train anew"
         ) from None
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: damaged ({_line(error)})") from None

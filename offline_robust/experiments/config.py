@@ -234,24 +234,25 @@ def _parse(text: str | bytes, where: str) -> Any:
     return _plain(values, where)
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> Any:
+def _plain(value: Any, where: str, path: tuple[str, ...] = ()) -> Any:
     """A copy of None, booleans, numbers, text, lists and mappings; nothing else is a configuration."""
-    if depth > _MAX_DEPTH:
-        raise ConfigError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
+    here = f"{where}: {_short('.'.join(path))}" if path else where
+    if len(path) > _MAX_DEPTH:
+        raise ConfigError(f"{here}: nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigError(f"{where}: keys must be text, got {_short(str(type(key).__name__))}")
-        return {key: _plain(item, where, depth + 1) for key, item in value.items()}
+                raise ConfigError(f"{here}: keys must be text, got a key of type {type(key).__name__}")
+        return {key: _plain(item, where, (*path, _short(key))) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, where, depth + 1) for item in value]
+        return [_plain(item, where, (*path, str(index))) for index, item in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, int) and value.bit_length() > 64:
-        raise ConfigError(f"{where}: holds a whole number of more than 64 bits")
+        raise ConfigError(f"{here}: holds a whole number of more than 64 bits")
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ConfigError(f"{where}: holds a {type(value).__name__}; write numbers, text, lists and mappings")
+    raise ConfigError(f"{here}: holds a {type(value).__name__}; write numbers, text, lists and mappings")
 
 
 def _short(text: str, length: int = 80) -> str:
