@@ -70,9 +70,12 @@ def train(
     elif not quiet:
         minutes, speed = run.meta.get("training_minutes"), run.meta.get("updates_per_s")
         _out.print(
-            f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}", highlight=False
+            f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
-        _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False)
+        _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -196,8 +199,8 @@ def _evaluate_and_report(
     if as_json:
         _print_json({"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results)})
     elif not quiet:
-        _out.print(summary_table(results), highlight=False)
-        _out.print(f"report: {path}", highlight=False)
+        _out.print(summary_table(results), highlight=False, markup=False, soft_wrap=True)
+        _out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _records(results: Any) -> list[dict[str, Any]]:

@@ -79,6 +79,10 @@ class _Training:
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
         dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
         env_id = config.env or dataset.env_id
+        if env_id is not None and ":" in env_id:
+            raise ConfigError(
+                f"environment {env_id[:80]!r}: module:Env ids import code; name a registered one (env: ...)"
+            )
         if config.wandb.mode != "disabled":
             require_wandb(config.wandb.mode)
         training_set, held_out = split_episodes(dataset, settings.holdout)
@@ -94,7 +98,7 @@ class _Training:
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
         total = settings.model_steps + settings.steps
         sums: dict[str, Tensor] = {}
-        clock = _Clock(step, run.metrics[-1]["time"] if step else 0.0)
+        clock = _Clock(step, _time_so_far(run) if step else 0.0)
         try:
             while step < total:
                 phase = "model" if step < settings.model_steps else "train"
@@ -160,7 +164,7 @@ class _Training:
             raise CheckpointError(f"{where}: has other parts than a checkpoint of this version")
         for key, word in (("env_id", "environment"), ("learner_name", "learner"), ("dataset", "dataset")):
             if saved[key] != fresh[key]:
-                raise CheckpointError(f"{where}: belongs to another {word} ({saved[key]}), this run has {fresh[key]}")
+                raise CheckpointError(f"{where}: belongs to another {word} ({str(saved[key])[:80]}), not {fresh[key]}")
         total = self.config.training.model_steps + self.config.training.steps
         if type(saved["step"]) is not int or not 0 <= saved["step"] <= total:
             raise CheckpointError(f"{where}: its step {saved['step']!r} is outside 0..{total}")
@@ -251,6 +255,12 @@ class _Clock:
 
     def rate(self, step: int) -> float:
         return (step - self._first) / max(time.perf_counter() - self._start, 1e-9)
+
+
+def _time_so_far(run: Run) -> float:
+    """Seconds of training that metrics.jsonl tells of."""
+    times = [line.get("time") for line in run.metrics] if (run.folder / "metrics.jsonl").is_file() else []
+    return max((float(t) for t in times if isinstance(t, int | float)), default=0.0)
 
 
 def random_streams(seed: int, device: torch.device) -> dict[str, torch.Generator]:
