@@ -50,6 +50,13 @@ class SACConfig(LearnerConfig):
     initial_temperature: float = Field(0.12, gt=0, description="alpha at the start. DR-SAC: 0.12.")
     target_entropy: float | None = Field(None, description="Entropy target; None is -A, DR-SAC's.")
     bc_weight: float = Field(0.0, ge=0, le=1, description="Share of behaviour cloning in the actor loss. DR-SAC: 0.")
+    policy_averaging: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Polyak step of the actor that is deployed, an average over about 1 / step updates. 1 is the last "
+        "iterate, DR-SAC's. Ours.",
+    )
     timeouts_as_terminals: bool = Field(
         False, description="Treat time limits as true ends, as the paper's data does. Wrong for time-free tasks."
     )
@@ -83,7 +90,8 @@ class SAC(Learner):
             [(self.actor.parameters(), config.actor_learning_rate), (fast, config.critic_learning_rate)],
             config.weight_decay,
         )
-        self.policy = Policy(spec, self.actor)
+        self.deployed = frozen_copy(self.actor)
+        self.policy = Policy(spec, self.deployed)
 
     # --- Losses -----------------------------------------------------------------------------------------------------
 
@@ -153,6 +161,7 @@ class SAC(Learner):
         self.optimiser.step()
         # 4. Targets follow.
         polyak(self._targets(), self._sources(), self.config.tau)
+        polyak(self.deployed.parameters(), self.actor.parameters(), self.config.policy_averaging)
         return {key: value for _, info in terms for key, value in info.items()} | future_info
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -161,6 +170,7 @@ class SAC(Learner):
         """See `Learner.state`."""
         return {
             "actor": self.actor.state_dict(),
+            "deployed": self.deployed.state_dict(),
             "critics": self.critics.state_dict(),
             "value": self.value.state_dict(),
             "target_critics": self.target_critics.state_dict(),
@@ -171,7 +181,7 @@ class SAC(Learner):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """See `Learner.load_state`."""
-        for name in ("actor", "critics", "value", "target_critics", "target_value"):
+        for name in ("actor", "deployed", "critics", "value", "target_critics", "target_value"):
             getattr(self, name).load_state_dict(state[name])
         load_optimiser(self.optimiser, state["optimiser"])
         with torch.no_grad():
