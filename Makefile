@@ -31,6 +31,7 @@ test: lint
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/python docs/figures/configuration.py --check
 
 bench: $(VENV)/dev
 	$(ORL) bench

@@ -165,6 +165,16 @@ def test_polyak_moves_targets_by_tau(data, batch) -> None:
         torch.testing.assert_close(new, old + 0.25 * (source - old))
 
 
+@pytest.mark.parametrize("averaging", [1.0, 0.25])
+def test_deployed_actor_follows_the_learning_one_at_its_step(averaging: float, data, batch) -> None:
+    learner = trained("sac", data, policy_averaging=averaging)
+    before = [p.clone() for p in learner.policy.actor.parameters()]
+    learner.update(batch)
+    for old, new, actor in zip(before, learner.policy.actor.parameters(), learner.actor.parameters(), strict=True):
+        torch.testing.assert_close(new, old + averaging * (actor - old))
+        assert not new.requires_grad
+
+
 def test_radius_zero_targets_the_mean_over_the_same_samples(data, batch) -> None:
     learner = trained("dr_sac", data, delta=0.0, train_model=False)
     state = learner.problem.streams["model"].get_state()
