@@ -106,22 +106,23 @@ def far_words(results: Results) -> str:
 
 
 def summary_table(results: Results) -> str:
-    """The statistics per learner as plain text for a terminal, one line per learner and its interval below."""
+    """The statistics as plain text for a terminal: one line a statistic, one column a learner, intervals behind."""
     table = summarise(results)
     kept = [name for name in STATISTICS if not table.loc[table["statistic"] == name, "value"].isna().all()]
-    rows = [["learner", "trainings", *(STATISTICS[name] for name in kept)]]
+    columns = [["", "trainings", *(STATISTICS[name] for name in kept)]]
     for learner in results.learners:
         cells = {row["statistic"]: row for row in table[table["learner"] == learner].to_dict("records")}
-        rows.append([clean(learner, 40), str(cells[kept[0]]["trainings"])])
-        rows[-1] += [number(cells[name]["value"]) for name in kept]
-        rows.append(["", "", *(span(cells[name]["low"], cells[name]["high"]) for name in kept)])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+        column = [clean(learner, 40), str(cells[kept[0]]["trainings"])]
+        for name in kept:
+            cell = cells[name]
+            column.append(f"{number(cell['value'])}  ({span(cell['low'], cell['high'])})")
+        columns.append(column)
+    widths = [max(len(text) for text in column) for column in columns]
     lines = [
-        "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
     ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join([*lines, "in brackets: 95 % intervals over trainings and episodes"])
 
 
 def _in_short(results: Results) -> str:
