@@ -237,8 +237,13 @@ def test_compare_is_antisymmetric_and_takes_levels() -> None:
     ab, ba = compare(both, "a", "b"), compare(both, "b", "a")
     np.testing.assert_allclose(ab["difference"], -ba["difference"])
     some = compare(both, "a", "b", levels=[0.5, "length x1.5"])
-    assert list(some["condition"]) == ["", "", "length x0.5", "length x1.5"]
-    assert some["difference"].iloc[0] == pytest.approx(some["difference"].iloc[2:].mean())
+    by_scope = some.set_index("scope")["difference"]
+    per_level = some[some["scope"] == "condition"].set_index("condition")["difference"]
+    assert list(per_level.index) == ["length x0.5", "length x1.5"]
+    assert by_scope["overall"] == pytest.approx(per_level.mean())
+    assert by_scope["far"] == pytest.approx(per_level.mean())
+    assert by_scope["far below"] == pytest.approx(per_level["length x0.5"])
+    assert by_scope["far above"] == pytest.approx(per_level["length x1.5"])
     for wrong in ({"a": "c", "b": "b"}, {"a": "a", "b": "b", "levels": [0.55]}):
         with pytest.raises(EvaluationError):
             compare(both, **wrong)  # type: ignore[arg-type]

@@ -116,6 +116,15 @@ def far(conditions: pd.DataFrame, env_id: str) -> NDArray[np.bool_]:
     return result
 
 
+def sides(conditions: pd.DataFrame, env_id: str) -> NDArray[np.int_]:
+    """On which side (L,) of nominal a condition of a single parameter lies: -1 below, 1 above, 0 at it or several."""
+    found = np.zeros(len(conditions), int)
+    for k, (names, levels, modes) in enumerate(_split(conditions)):
+        if len(names) == 1:
+            found[k] = int(np.sign(levels[0] - nominal_level(names[0], modes[0], env_id)))
+    return found
+
+
 def nominal_level(parameter: str, mode: str, env_id: str) -> float:
     """The level that changes nothing: 1 for scaling, 0 for adding, else the registry's nominal value or NaN."""
     if mode in ("scale", "add"):

@@ -126,8 +126,9 @@ def compare(
         draws: of the bootstrap.
 
     Returns:
-        Rows "overall" (the mean over the chosen conditions), "nominal" and "far" (the mean over the levels far from
-        nominal, where there are some), then one row per condition. Columns scope, condition, difference, low, high,
+        Rows "overall" (the mean over the chosen conditions), "nominal", "far" (the mean over the levels far from
+        nominal), "far below" and "far above" (those on one side of it), where there are some, then one row per
+        condition. Columns scope, condition, difference, low, high,
         favours (a, b, or "" where the interval holds 0), trainings_a, trainings_b, paired.
 
     Raises:
@@ -149,7 +150,9 @@ def compare(
     paired = one.shared and two.shared and np.array_equal(one.episode_seeds[0], two.episode_seeds[0])
 
     nominal, far = conditions["nominal"].to_numpy(bool), lv.far(conditions, one.env_id)
+    side = lv.sides(conditions, one.env_id)
     scopes = [("overall", np.ones(len(conditions), bool)), ("nominal", nominal), ("far", far)]
+    scopes += [("far below", far & (side < 0)), ("far above", far & (side > 0))]
     scopes = [(name, mask) for name, mask in scopes if mask.any()]
     masks = np.stack([mask / mask.sum() for _, mask in scopes] + list(np.eye(len(conditions))), axis=1)
 

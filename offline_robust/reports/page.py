@@ -164,6 +164,7 @@ def _differences(results: Results, baseline: str | None) -> str:
         pairs = [(other, baseline) for other in learners if other != baseline]
     columns = [compare(results, a, b).to_dict("records") for a, b in pairs]
     names = {"overall": "All conditions", "nominal": "Nominal", "far": f"Far ({far_words(results)})"}
+    names |= {"far below": "Far, below nominal only", "far above": "Far, above nominal only"}
     rows, classes = [], []
     for k, row in enumerate(columns[0]):
         label = names.get(row["scope"], row["condition"])

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from offline_robust.evaluation import compare, per_condition, summarise
-from offline_robust.evaluation.levels import far, sweeps
+from offline_robust.evaluation.levels import far, sides, sweeps
 from offline_robust.evaluation.results import Results
 from offline_robust.evaluation.summary import cubes
 
@@ -149,7 +149,12 @@ def _against(results: Results, a: str, b: str) -> str:
     rows = {row["scope"]: row for row in compare(results, a, b).to_dict("records") if row["scope"] != "condition"}
     means = _mean_by_scope(results)
     sentences = []
-    for scope, where in (("far", f"Far from nominal ({far_words(results)})"), ("nominal", "At the nominal level")):
+    for scope, where in (
+        ("far", f"Far from nominal ({far_words(results)})"),
+        ("far above", "On the side above nominal alone"),
+        ("far below", "On the side below nominal alone"),
+        ("nominal", "At the nominal level"),
+    ):
         if scope not in rows:
             continue
         row = rows[scope]
@@ -188,9 +193,12 @@ def _mean_by_scope(results: Results) -> dict[tuple[str, str], float]:
     means = {}
     for name, cube in cubes(results).items():
         by_level = cube.returns.mean((0, 2))
+        distant, side = far(cube.conditions, cube.env_id), sides(cube.conditions, cube.env_id)
         for scope, mask in (
             ("nominal", cube.conditions["nominal"].to_numpy(bool)),
-            ("far", far(cube.conditions, cube.env_id)),
+            ("far", distant),
+            ("far above", distant & (side > 0)),
+            ("far below", distant & (side < 0)),
         ):
             if mask.any():
                 means[name, scope] = float(by_level[mask].mean())
