@@ -5,7 +5,7 @@
 States (angle, velocity) on 121 x 121 points with bilinear interpolation, 13 torques, discount 0.97. The nominal law is
 the true dynamics with a Gaussian on the torque (7 quadrature nodes), whose std is a share of the logged actions' std
 (1.41 N m): what `model.action_smoothing` does. The ball is `KL(delta)` around it. The greedy policy is then run from
-100 start states in pendulums of other gravity, mass and length. Takes about five minutes on one core.
+100 start states in pendulums of other gravity, mass and length. Takes about three minutes on one core.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from offline_robust.divergences import KL
 
 ANGLES, VELOCITIES, TORQUES = 121, 121, 13
 ACTION_STD = 1.408  # of the bundled data
-SETTINGS = ((0.0, 0.0), (0.3, 0.0), (0.3, 0.1), (0.3, 0.5), (0.6, 0.5), (1.0, 0.1), (1.0, 0.5))
+SETTINGS = ((0.0, 0.0), (0.3, 0.0), (0.3, 0.1), (0.3, 0.5))
 TESTS = [("length", k) for k in (0.5, 1.0, 1.3, 1.4, 1.5)]
 TESTS += [("gravity", k) for k in (0.5, 1.2, 1.3, 1.4, 1.5)] + [("mass", k) for k in (0.5, 1.5, 2.0)]
 
