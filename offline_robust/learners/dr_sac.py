@@ -122,8 +122,9 @@ class DRSAC(SAC):
         pieces = max(1, _ROWS_IN_CACHE // self.config.samples) if on_cpu else len(observations)
         values = []
         for o, a in zip(torch.split(observations, pieces), torch.split(actions, pieces), strict=True):
-            states = draw(o, a, self.config.samples, self.problem.streams["model"])
-            values.append(tail(first(states.flatten(0, 1))).view(len(o), self.config.samples))
+            states = draw(o, a, self.config.samples, self.problem.streams["model"]).flatten(0, 1)
+            hidden = torch.addmm(first.bias, states, first.weight.t(), out=tail.workspace(len(states)))
+            values.append(tail(hidden).view(len(o), self.config.samples))
         return torch.cat(values)
 
     def _functional_worst_case(self, batch: Batch, values: Tensor) -> tuple[Tensor, Tensor]:

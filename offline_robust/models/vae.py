@@ -207,8 +207,10 @@ class _Decoder:
     def __call__(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         model = self.model
         pair = F.linear(torch.cat([model.normalised(observations), actions], dim=1), self.weight_pair, self.bias)
-        x = F.linear(z, self.weight_z).add_(pair.unsqueeze(1))
-        decoded = self.tail(x.flatten(0, 1)).view(*z.shape[:2], -1)
+        noise = z.flatten(0, 1)
+        x = torch.mm(noise, self.weight_z.t(), out=self.tail.workspace(len(noise)))
+        x.view(*z.shape[:2], -1).add_(pair.unsqueeze(1))
+        decoded = self.tail(x).view(*z.shape[:2], -1)
         if model.config.predict_change:
             return torch.addcmul(observations.unsqueeze(1), decoded, model.step_std)
         return torch.addcmul(model.shift, decoded, model.scale)
