@@ -19,7 +19,7 @@ from offline_robust.errors import ConfigError
 from offline_robust.learners.base import ProblemSpec
 from offline_robust.learners.sac import SAC, SACConfig
 from offline_robust.models.base import NominalModel
-from offline_robust.networks import MLP, InferenceTail, adamw, fast_inference_dtype, load_optimiser
+from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, fast_inference_dtype, load_optimiser
 
 LOG_DUAL_RANGE = (-14.0, 14.0)
 """Bounds of log G(s, a): beyond them exp underflows the tilted law or overflows the penalty in float32."""
@@ -67,6 +67,7 @@ class DRSAC(SAC):
             raise ConfigError("dr_sac samples next states: give the run a nominal model (model: {name: vae})")
         super().__init__(config, problem, model)
         self.divergence = KL(config.delta)
+        self.buffers: Buffers = {}
         auto = fast_inference_dtype(problem.device)
         self.sampling_dtype = auto if config.sampling_precision == "auto" else getattr(torch, config.sampling_precision)
         if config.dual == "functional":
@@ -117,7 +118,7 @@ class DRSAC(SAC):
     def sampled_values(self, observations: Tensor, actions: Tensor) -> Tensor:
         """(B, m) V' at draws of the nominal model, in pieces that stay in the processor's cache."""
         draw = self.model.sampler(self.sampling_dtype)
-        first, tail = self.target_value.linears[0], InferenceTail(self.target_value, self.sampling_dtype)
+        first, tail = self.target_value.linears[0], InferenceTail(self.target_value, self.sampling_dtype, self.buffers)
         on_cpu = observations.device.type == "cpu"
         pieces = max(1, _ROWS_IN_CACHE // self.config.samples) if on_cpu else len(observations)
         values = []

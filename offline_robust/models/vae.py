@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
 from offline_robust.models.base import NominalModel, Sampler, Scales
-from offline_robust.networks import MLP, InferenceTail, adamw, linear, load_optimiser
+from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, linear, load_optimiser
 from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
 
 
@@ -92,6 +92,7 @@ class TransitionVAE(NominalModel):
                 "decoder": MLP([inputs + z, *config.hidden, observation_dim], generator),
             }
         ).to(device)
+        self.buffers: Buffers = {}
         self.residual_var = torch.zeros(observation_dim, device=device)
         self.optimiser = adamw([(self.networks.parameters(), config.learning_rate)], config.weight_decay)
         mean, std = scales.mean.to(device), scales.std.to(device)
@@ -202,7 +203,7 @@ class _Decoder:
             self.weight_z = torch.cat([self.weight_z, actions * model.config.action_smoothing * model.action_std], 1)
         self.noise_dim = self.weight_z.shape[1]
         self.bias = first.bias.detach()
-        self.tail = InferenceTail(network, dtype)
+        self.tail = InferenceTail(network, dtype, model.buffers)
 
     def __call__(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         model = self.model

@@ -2,6 +2,7 @@
 
 from offline_robust.networks.mlp import (
     MLP,
+    Buffers,
     EnsembleMLP,
     InferenceTail,
     fast_inference_dtype,
@@ -21,6 +22,7 @@ from offline_robust.networks.policies import (
 
 __all__ = [
     "MLP",
+    "Buffers",
     "EnsembleMLP",
     "InferenceTail",
     "Policy",

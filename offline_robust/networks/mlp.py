@@ -40,6 +40,10 @@ class MLP(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
 
+Buffers = dict[tuple[int, int, torch.dtype], Tensor]
+"""Scratch memory by (place, width, type)."""
+
+
 class InferenceTail:
     """The layers of an MLP after its first, frozen for fast inference without gradient.
 
@@ -50,14 +54,15 @@ class InferenceTail:
     Args:
         mlp: the network; its first layer is left to the caller, who writes its output into `workspace`.
         dtype: float32, or bfloat16 where the hardware multiplies it faster (`fast_inference_dtype`).
+        buffers: kept by the caller to outlive this object; never saved.
     """
 
-    def __init__(self, mlp: MLP, dtype: torch.dtype) -> None:
+    def __init__(self, mlp: MLP, dtype: torch.dtype, buffers: Buffers | None = None) -> None:
         self.dtype = dtype
         *hidden, last = mlp.linears[1:]
         self._hidden = [(layer.weight.detach().to(dtype).t(), layer.bias.detach().to(dtype)) for layer in hidden]
         self._last = (last.weight.detach(), last.bias.detach())
-        self._buffers: dict[tuple[int, int, torch.dtype], Tensor] = {}
+        self._buffers = {} if buffers is None else buffers
 
     def workspace(self, rows: int) -> Tensor:
         """(rows, H) float32 for the first layer's output before its activation."""
