@@ -1,26 +1,24 @@
 """Perturbations as data, suites of them, and batched simulation."""
 
 from offline_robust.envs.batched import BatchedEnv, GymnasiumBatch, make_batch
-from offline_robust.envs.making import make_env, nominal_values
+from offline_robust.envs.effects import without_effect
+from offline_robust.envs.making import make_env
 from offline_robust.envs.noise import NoiseLayer
 from offline_robust.envs.pendulum import BatchedPendulum
-from offline_robust.envs.perturbations import (
-    ParameterSpec,
-    Perturbation,
-    parameter_spec,
-    parameters_for,
-    register_parameter,
-    resolve,
-)
+from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
+from offline_robust.envs.schedules import Levels
+from offline_robust.envs.suite_files import list_suites, load_suite
 from offline_robust.envs.suites import (
     Axis,
     Condition,
+    Part,
     Suite,
-    list_suites,
-    load_suite,
+    grid,
     parse_perturb,
     suite_from_perturb,
+    sweeps,
 )
+from offline_robust.envs.systems import Physics, System, open_physics, perturb, register_physics, system
 
 __all__ = [
     "Axis",
@@ -28,19 +26,26 @@ __all__ = [
     "BatchedPendulum",
     "Condition",
     "GymnasiumBatch",
+    "Levels",
     "NoiseLayer",
     "ParameterSpec",
+    "Part",
     "Perturbation",
+    "Physics",
     "Suite",
+    "System",
+    "grid",
     "list_suites",
     "load_suite",
     "make_batch",
     "make_env",
-    "nominal_values",
-    "parameter_spec",
-    "parameters_for",
+    "open_physics",
     "parse_perturb",
+    "perturb",
     "register_parameter",
-    "resolve",
+    "register_physics",
     "suite_from_perturb",
+    "sweeps",
+    "system",
+    "without_effect",
 ]

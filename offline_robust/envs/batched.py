@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from offline_robust.envs.making import make_env
 from offline_robust.envs.pendulum import BatchedPendulum
-from offline_robust.envs.perturbations import parameter_spec
-from offline_robust.errors import EvaluationError
+from offline_robust.envs.perturbations import Perturbation
+from offline_robust.envs.systems import System, open_physics, perturb
 
 StepResult = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Observations (N, O), rewards (N,), terminated (N,), truncated (N,)."""
+
+Acting = Sequence[Perturbation]
+"""The perturbations of one episode's physics, in order, with modes filled in."""
 
 
 class BatchedEnv(Protocol):
@@ -32,6 +35,14 @@ class BatchedEnv(Protocol):
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Advances every live episode by one step with its action of (N, A), or (N,) where actions are discrete."""
 
+    def perturb(self, rows: Sequence[int], levels: Sequence[Sequence[float]]) -> None:
+        """Changes the physics of some episodes from the next step on.
+
+        Args:
+            rows: which episodes.
+            levels: for each of them new levels of the perturbations it was made with, one each.
+        """
+
     def close(self) -> None:
         """Frees what the episodes hold."""
 
@@ -40,31 +51,31 @@ class GymnasiumBatch:
     """Any Gymnasium environment, one copy per episode, stepped in a loop.
 
     Slower than an engine of its own, but the policy still sees all episodes in one call, and nothing can differ from
-    Gymnasium. Registered physics parameters are set as attributes of the unwrapped copies.
+    Gymnasium.
 
     Args:
-        env_id: the environment.
-        values: for each episode the resolved values of its perturbed physics parameters.
-        env_kwargs: passed to `gymnasium.make`.
+        system: the environment.
+        episodes: for each episode the perturbations of its physics.
     """
 
-    def __init__(
-        self, env_id: str, values: Sequence[Mapping[str, float]], env_kwargs: Mapping[str, Any] | None = None
-    ) -> None:
-        self._envs = [make_env(env_id, env_kwargs) for _ in values]
-        for env, own in zip(self._envs, values, strict=True):
-            for name, value in own.items():
-                attribute = parameter_spec(name, env_id).attribute
-                if not attribute or not hasattr(env.unwrapped, attribute):
-                    raise EvaluationError(f"{env_id}: {name} cannot be perturbed in this environment")
-                setattr(env.unwrapped, attribute, value)
-        space = self._envs[0].observation_space
-        self._observations = np.zeros((len(values), *(space.shape or ())), space.dtype)
-        self.live = np.zeros(len(values), bool)
+    def __init__(self, system: System, episodes: Sequence[Acting]) -> None:
+        self._envs = [make_env(system.env_id, system.env_kwargs) for _ in episodes]
+        self._physics = [open_physics(env, system.env_id) for env in self._envs]
+        self._episodes = [tuple(own) for own in episodes]
+        for physics, own in zip(self._physics, self._episodes, strict=True):
+            if own:
+                perturb(physics, own)
+        # Where an environment keeps its physics outside of itself, they are put in place before it is used.
+        self._activate = [getattr(physics, "activate", None) for physics in self._physics]
+        space = system.observation_space
+        self._observations = np.zeros((len(episodes), *(space.shape or ())), space.dtype)
+        self.live = np.zeros(len(episodes), bool)
 
     def reset(self, seeds: Sequence[int]) -> NDArray[Any]:
         """Starts every episode; see `BatchedEnv.reset`."""
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            if (activate := self._activate[row]) is not None:
+                activate()
             self._observations[row] = env.reset(seed=int(seed))[0]
         self.live[:] = True
         return self._observations.copy()
@@ -75,10 +86,18 @@ class GymnasiumBatch:
         rewards = np.zeros(count)
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
         for row in np.flatnonzero(self.live):
+            if (activate := self._activate[row]) is not None:
+                activate()
             step = self._envs[row].step(actions[row])
             self._observations[row], rewards[row], terminated[row], truncated[row] = step[:4]
         self.live &= ~(terminated | truncated)
         return self._observations.copy(), rewards, terminated, truncated
+
+    def perturb(self, rows: Sequence[int], levels: Sequence[Sequence[float]]) -> None:
+        """See `BatchedEnv.perturb`."""
+        for row, own in zip(rows, levels, strict=True):
+            self._physics[row].reset()
+            perturb(self._physics[row], self._episodes[row], own)
 
     def close(self) -> None:
         """Closes every copy."""
@@ -86,22 +105,19 @@ class GymnasiumBatch:
             env.close()  # type: ignore[no-untyped-call]
 
 
-_ENGINES: dict[str, Callable[[str, Sequence[Mapping[str, float]], Mapping[str, Any] | None], BatchedEnv]] = {
-    "Pendulum-v1": BatchedPendulum
-}
+Engine = Callable[[System, Sequence[Acting]], BatchedEnv]
+
+_ENGINES: dict[str, Engine] = {"Pendulum-v1": BatchedPendulum}
 
 
-def make_batch(
-    env_id: str, values: Sequence[Mapping[str, float]], env_kwargs: Mapping[str, Any] | None = None
-) -> BatchedEnv:
-    """The fastest batched environment for an id: an engine of its own where there is one, else `GymnasiumBatch`.
+def make_batch(system: System, episodes: Sequence[Acting]) -> BatchedEnv:
+    """The fastest batched environment there is for a system: an engine of its own, else `GymnasiumBatch`.
 
     Args:
-        env_id: a registered Gymnasium id.
-        values: one mapping per episode, from the names of perturbed physics parameters to resolved values.
-        env_kwargs: passed to `gymnasium.make`.
+        system: the environment, see `offline_robust.envs.system`.
+        episodes: for each episode the perturbations of its physics (`System.physics`), with modes filled in.
 
     Raises:
-        EvaluationError: the environment cannot be made, or has no such parameter.
+        EvaluationError: a value leaves its physical range.
     """
-    return _ENGINES.get(env_id, GymnasiumBatch)(env_id, values, env_kwargs)
+    return _ENGINES.get(system.env_id, GymnasiumBatch)(system, episodes)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 
-from offline_robust.envs.perturbations import parameters_for
+from offline_robust.envs.cartpole import register_environments
 from offline_robust.errors import EvaluationError, nearest
 
 Env = gym.Env[Any, Any]
@@ -20,6 +19,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
     Raises:
         EvaluationError: unknown id (offers the nearest), missing dependency, or wrong keyword arguments.
     """
+    register_environments()
     try:
         return gym.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
     except gym.error.DependencyNotInstalled as error:
@@ -31,16 +31,6 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
     except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         given = f" with {dict(env_kwargs)}" if env_kwargs else ""
         raise EvaluationError(f"cannot make {env_id!r}{given}: {_line(error)}") from None
-
-
-def nominal_values(env: Env, env_id: str) -> dict[str, float]:
-    """The unperturbed value of every physics parameter, read from an environment, so that kwargs count."""
-    values = {}
-    for name, spec in parameters_for(env_id).items():
-        if spec.attribute and hasattr(env.unwrapped, spec.attribute):
-            with suppress(TypeError, ValueError):
-                values[name] = float(getattr(env.unwrapped, spec.attribute))
-    return values
 
 
 def _offer(env_id: str) -> list[str]:

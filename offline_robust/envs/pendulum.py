@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
 from offline_robust.envs.making import make_env
-from offline_robust.errors import EvaluationError
+from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
+from offline_robust.envs.systems import AttributePhysics, System, perturb
 
 _START = np.array([np.pi, 1.0])
 """Half-widths of the uniform start: angle (rad) and angular velocity (rad/s)."""
 
 _PARAMETERS = ("gravity", "mass", "length", "max_torque", "dt")
-_ATTRIBUTES = ("g", "m", "l", "max_torque", "dt")
 
 
 class BatchedPendulum:
@@ -28,32 +28,34 @@ class BatchedPendulum:
     through the scalar power, which rounds differently from ``x * x`` about once in a thousand.
 
     Args:
-        env_id: "Pendulum-v1".
-        values: for each pendulum the resolved values of its perturbed parameters.
-        env_kwargs: passed to `gymnasium.make`, which provides the nominal values and the time limit.
+        system: Pendulum-v1, with its keyword arguments.
+        episodes: for each pendulum the perturbations of its physics.
     """
 
-    def __init__(
-        self, env_id: str, values: Sequence[Mapping[str, float]], env_kwargs: Mapping[str, Any] | None = None
-    ) -> None:
-        env: Any = make_env(env_id, env_kwargs)
-        nominal = {name: getattr(env.unwrapped, at) for name, at in zip(_PARAMETERS, _ATTRIBUTES, strict=True)}
-        self._max_speed = env.unwrapped.max_speed
-        self._limit = env.spec.max_episode_steps if env.spec else None
-        env.close()
-        for own in values:
-            unknown = set(own) - set(_PARAMETERS)
-            if unknown:
-                raise EvaluationError(f"{env_id}: {sorted(unknown)[0]} cannot be perturbed in this environment")
-        table = [{**nominal, **own} for own in values]
-        self._dt = np.array([p["dt"] for p in table], np.float64)
-        self._max_torque = np.array([p["max_torque"] for p in table], np.float32)
-        self._pull = np.array([3 * p["gravity"] / (2 * p["length"]) for p in table], np.float64)
-        self._push = np.array([3.0 / (p["mass"] * p["length"] ** 2) for p in table], np.float32)
-        self._angle = np.zeros(len(values))
-        self._speed = np.zeros(len(values))
+    def __init__(self, system: System, episodes: Sequence[Sequence[Perturbation]]) -> None:
+        env = make_env(system.env_id, system.env_kwargs)
+        self._physics = AttributePhysics(env, system.env_id)
+        inner: Any = env.unwrapped
+        self._max_speed, self._limit = inner.max_speed, system.time_limit
+        self._episodes = [tuple(own) for own in episodes]
+        count = len(episodes)
+        self._dt, self._pull = np.zeros(count), np.zeros(count)
+        self._max_torque, self._push = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        self.perturb(range(count), [[p.level for p in own] for own in self._episodes])
+        self._angle = np.zeros(count)
+        self._speed = np.zeros(count)
         self._steps = 0
-        self.live = np.zeros(len(values), bool)
+        self.live = np.zeros(count, bool)
+
+    def perturb(self, rows: Sequence[int], levels: Sequence[Sequence[float]]) -> None:
+        """See `BatchedEnv.perturb`."""
+        for row, own in zip(rows, levels, strict=True):
+            self._physics.reset()
+            perturb(self._physics, self._episodes[row], own)
+            gravity, mass, length, torque, dt = (float(self._physics.read(name)[0]) for name in _PARAMETERS)
+            self._dt[row], self._max_torque[row] = dt, torque
+            self._pull[row] = 3 * gravity / (2 * length)
+            self._push[row] = 3.0 / (mass * length**2)
 
     def reset(self, seeds: Sequence[int]) -> NDArray[np.float32]:
         """Starts every episode where Gymnasium's reset with the same seed does; observations (N, 3)."""
@@ -93,3 +95,20 @@ class BatchedPendulum:
 def _square(x: NDArray[Any]) -> NDArray[Any]:
     """Element-wise square through the scalar power, as Gymnasium computes it; keeps the dtype."""
     return np.array([value**2 for value in x], x.dtype)
+
+
+def _register(name: str, unit: str, high: float, attribute: str, meaning: str) -> None:
+    # Torque and gravity may vanish; a length, mass or time step may not.
+    positive = name in ("length", "mass", "dt")
+    register_parameter(
+        ParameterSpec(
+            name, unit, 0.0, high, "scale", meaning, low_open=positive, env="Pendulum-v1", attributes=(attribute,)
+        )
+    )
+
+
+_register("length", "m", 100.0, "l", "length of the rod")
+_register("mass", "kg", 1_000.0, "m", "mass of the rod")
+_register("gravity", "m/s^2", 1_000.0, "g", "gravitational acceleration")
+_register("max_torque", "N m", 1_000.0, "max_torque", "torque at which the motor saturates")
+_register("dt", "s", 1.0, "dt", "simulated time per step")

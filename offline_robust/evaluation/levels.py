@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from offline_robust.envs import parameters_for
+from offline_robust.envs import system
+from offline_robust.errors import EvaluationError
 
 CONDITION_COLUMNS = ["condition", "nominal", "perturbation", "level", "mode"]
 
@@ -126,11 +127,16 @@ def sides(conditions: pd.DataFrame, env_id: str) -> NDArray[np.int_]:
 
 
 def nominal_level(parameter: str, mode: str, env_id: str) -> float:
-    """The level that changes nothing: 1 for scaling, 0 for adding, else the registry's nominal value or NaN."""
+    """The level that changes nothing: 1 for scaling, 0 for adding, else the nominal value, or NaN where unknown."""
     if mode in ("scale", "add"):
         return 1.0 if mode == "scale" else 0.0
-    spec = parameters_for(env_id).get(parameter)
-    return spec.nominal if spec else float("nan")
+    try:
+        of = system(env_id)
+    except EvaluationError:  # a foreign table, or an environment that is not installed here
+        return float("nan")
+    if parameter in of.nominal:
+        return float(np.mean(of.nominal[parameter]))
+    return of.parameters[parameter].nominal if parameter in of.parameters else float("nan")
 
 
 def _split(conditions: pd.DataFrame) -> list[tuple[list[str], list[float], list[str]]]:

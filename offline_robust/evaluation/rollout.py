@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from offline_robust.envs import (
     BatchedEnv,
     Condition,
+    Levels,
     NoiseLayer,
     Suite,
-    load_suite,
+    System,
     make_batch,
-    make_env,
-    nominal_values,
-    parameters_for,
-    resolve,
-    suite_from_perturb,
 )
 from offline_robust.errors import EvaluationError
+from offline_robust.evaluation.plan import describe, make_plan
 from offline_robust.evaluation.results import Results, results_frame
-from offline_robust.networks import PolicySpec
 
-_PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
+_ROWS = 512
+"""Episodes that run in one batch, about."""
 
 Act = Callable[[NDArray[Any]], Any]
+Columns = dict[str, NDArray[Any]]
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, label)`` before each condition and once at the end."""
 
@@ -82,49 +80,20 @@ def evaluate(
     Raises:
         EvaluationError: anything of the above does not fit; nothing is run before everything that can be checked is.
     """
-    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise EvaluationError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    env = make_env(env_id, env_kwargs)
-    observation_space, action_space = env.observation_space, env.action_space
-    nominal, spec = nominal_values(env, env_id), env.spec
-    env.close()  # type: ignore[no-untyped-call]
-    observation_space = _check_spaces(env_id, observation_space, action_space)
-    _check_policy(policy, env_id, observation_space, action_space)
-    if max_steps is None and (spec is None or spec.max_episode_steps is None):
-        raise EvaluationError(f"{env_id} has no time limit: give max_steps")
-
-    ready = _suite(suite, perturb).for_env(env_id, nominal)
-    values = [_split(condition, env_id, nominal) for condition in ready.conditions]
-    for _, noise in values:
-        # Built for no episodes: refuses what does not fit before the first condition runs.
-        NoiseLayer(noise, seed, (), observation_space, action_space)
-
-    seeds = [int(np.random.SeedSequence([seed, k, 0]).generate_state(1)[0]) for k in range(episodes)]
+    plan = make_plan(policy, env_id, suite, perturb, episodes, seed, env_kwargs, max_steps)
+    conditions, seeds = plan.conditions, plan.seeds
     act: Act = getattr(policy, "act", policy)  # type: ignore[arg-type]
-    columns: list[dict[str, Any]] = []
-    batch: BatchedEnv | None = None
-    physics_before: dict[str, float] = {}
-    try:
-        for k, (condition, (physics, noise)) in enumerate(zip(ready.conditions, values, strict=True)):
+    columns: list[Columns] = []
+    with _one_thread():
+        for chunk in _chunks(conditions, episodes):
             if progress:
-                progress(k, len(values), condition.label)
-            if batch is None or physics != physics_before:
-                if batch is not None:
-                    batch.close()
-                batch, physics_before = make_batch(env_id, [physics] * episodes, env_kwargs), physics
-            layer = NoiseLayer(noise, seed, range(episodes), observation_space, action_space)
-            returns, lengths, terminated = rollout(act, batch, layer, seeds, action_space, max_steps)
-            if not np.isfinite(returns).all():
-                raise EvaluationError(
-                    f"{env_id}, {condition.label}: the simulation diverged (the return is not finite)"
-                )
-            columns.append({"return": returns, "length": lengths, "terminated": terminated})
-    finally:
-        if batch is not None:
-            batch.close()
+                progress(len(columns), len(conditions), chunk[0].label)
+            columns += run_conditions(act, plan.system, chunk, seeds, seed, max_steps)
     if progress:
-        progress(len(values), len(values), "")
+        progress(len(conditions), len(conditions), "")
+    for condition, found in zip(conditions, columns, strict=True):
+        if not np.isfinite(found["return"]).all():
+            raise EvaluationError(f"{env_id}, {condition.label}: the simulation diverged (the return is not finite)")
 
     measured = {name: np.concatenate([c[name] for c in columns]) for name in ("return", "length", "terminated")}
     frame = results_frame(
@@ -134,46 +103,111 @@ def evaluate(
             "training_seed": training_seed,
             "env_id": env_id,
             **dict.fromkeys(("condition", "perturbation", "level", "mode"), ""),
-            "nominal": np.repeat([condition.nominal for condition in ready.conditions], episodes),
-            "episode": np.tile(np.arange(episodes), len(values)),
-            "episode_seed": np.tile(np.array(seeds), len(values)),
+            "nominal": np.repeat([condition.nominal for condition in conditions], episodes),
+            "episode": np.tile(np.arange(episodes), len(conditions)),
+            "episode_seed": np.tile(np.array(seeds), len(conditions)),
             **measured,
         }
     )
     for name, attribute in (("condition", "label"), ("perturbation",) * 2, ("level",) * 2, ("mode",) * 2):
-        frame[name] = [getattr(condition, attribute) for condition in ready.conditions for _ in range(episodes)]
-    return Results(frame, _meta(ready, env_id, env_kwargs, episodes, seed, max_steps))
+        frame[name] = [getattr(condition, attribute) for condition in conditions for _ in range(episodes)]
+    return Results(frame, describe(plan.suite, conditions, env_id, env_kwargs, episodes, seed, max_steps))
 
 
-def rollout(
+def run_conditions(
     act: Act,
-    batch: BatchedEnv,
-    noise: NoiseLayer,
+    of: System,
+    conditions: Sequence[Condition],
     seeds: Sequence[int],
-    action_space: gym.Space[Any],
+    seed: int = 0,
     max_steps: int | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
-    """One episode per seed, all together, with one call of the policy per step.
+) -> list[Columns]:
+    """One episode per seed under every condition, all advancing together in one batched environment.
+
+    The policy is called once per step for each condition, with all its episodes, so that what happens under one
+    condition is the same to the last bit whichever others run beside it.
 
     Returns:
-        Undiscounted returns (N,), lengths in steps (N,), and whether each episode terminated (N,).
+        For each condition the undiscounted returns (N,), the lengths in steps (N,), and whether each episode
+        terminated (N,).
 
     Raises:
         EvaluationError: the policy's actions do not fit the action space.
     """
-    observations = batch.reset(seeds)
-    returns = np.zeros(len(seeds))
-    lengths = np.zeros(len(seeds), np.int64)
-    terminated = np.zeros(len(seeds), bool)
-    steps = 0
-    while batch.live.any() and (max_steps is None or steps < max_steps):
-        actions = _actions(act(noise.observe(observations)), len(seeds), action_space)
-        lengths += batch.live
-        observations, rewards, ended, _ = batch.step(noise.act(actions))
-        returns += rewards
-        terminated |= ended
-        steps += 1
-    return returns, lengths, terminated
+    count = len(seeds)
+    cells = [_Cell(of, condition, seed, count, k * count) for k, condition in enumerate(conditions)]
+    batch = make_batch(of, [cell.acting for cell in cells for _ in range(count)])
+    try:
+        for cell in cells:
+            if cell.physics_levels.varied:
+                batch.perturb(range(cell.rows.start, cell.rows.stop), cell.physics_levels.at(0).tolist())
+        observations = batch.reset([*seeds] * len(cells))
+        total = len(observations)
+        returns, lengths = np.zeros(total), np.zeros(total, np.int64)
+        terminated = np.zeros(total, bool)
+        discrete = isinstance(of.action_space, gym.spaces.Discrete)
+        executed = np.zeros(total if discrete else (total, *of.action_space.shape), of.action_space.dtype)  # type: ignore[misc]
+        step = 0
+        while batch.live.any() and (max_steps is None or step < max_steps):
+            for cell in cells:
+                if batch.live[cell.rows].any():
+                    cell.move(batch, step)
+                    executed[cell.rows] = cell.act(act, observations[cell.rows], step)
+            lengths += batch.live
+            observations, rewards, ended, _ = batch.step(executed)
+            returns += rewards
+            terminated |= ended
+            step += 1
+    finally:
+        batch.close()
+    return [
+        {"return": returns[cell.rows], "length": lengths[cell.rows], "terminated": terminated[cell.rows]}
+        for cell in cells
+    ]
+
+
+class _Cell:
+    """The episodes of one condition: their place in the batch, and what lies between them and the policy."""
+
+    def __init__(self, of: System, condition: Condition, seed: int, count: int, first: int) -> None:
+        self.rows = slice(first, first + count)
+        self.acting, noise = of.physics(condition.perturbations), of.noise(condition.perturbations)
+        self.physics_levels = Levels(of, self.acting, seed, range(count))
+        self._noise_levels = Levels(of, noise, seed, range(count))
+        self._noise = NoiseLayer(of, noise, seed, range(count))
+        self._space = of.action_space
+
+    def move(self, batch: BatchedEnv, step: int) -> None:
+        """Brings the physics of the live episodes to where they are at this step."""
+        if not self.physics_levels.moving:
+            return
+        levels = self.physics_levels.at(step)
+        live = np.flatnonzero(batch.live[self.rows])
+        batch.perturb([int(row) + self.rows.start for row in live], levels[live].tolist())
+
+    def act(self, act: Act, observations: NDArray[Any], step: int) -> NDArray[Any]:
+        """What is executed at these observations."""
+        levels = self._noise_levels.at(step) if self._noise_levels.varied else None
+        actions = _actions(act(self._noise.observe(observations, levels)), len(observations), self._space)
+        return self._noise.act(actions, levels)
+
+
+def _chunks(conditions: Sequence[Condition], episodes: int) -> Iterator[list[Condition]]:
+    """Conditions that run together: enough rows for the engine, few enough for memory and for frequent results."""
+    size = max(1, _ROWS // episodes)
+    for first in range(0, len(conditions), size):
+        yield list(conditions[first : first + size])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A forward of a few dozen rows is fastest on one thread, and rounded alike however many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _actions(raw: Any, count: int, space: gym.Space[Any]) -> NDArray[Any]:
@@ -197,76 +231,3 @@ def _actions(raw: Any, count: int, space: gym.Space[Any]) -> NDArray[Any]:
     if not np.isfinite(actions).all():
         raise EvaluationError("the policy returns NaN or infinite actions")
     return actions.astype(space.dtype, copy=False)
-
-
-def _check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[Any]) -> gym.spaces.Box:
-    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-        raise EvaluationError(f"{env_id}: observations must be a flat Box, got {observations}")
-    flat = isinstance(actions, gym.spaces.Box) and len(actions.shape) == 1
-    if not flat and not isinstance(actions, gym.spaces.Discrete):
-        raise EvaluationError(f"{env_id}: actions must be a flat Box or Discrete, got {actions}")
-    return observations
-
-
-def _check_policy(policy: Any, env_id: str, observations: gym.spaces.Box, actions: gym.Space[Any]) -> None:
-    if not callable(getattr(policy, "act", policy)):
-        raise EvaluationError(f"a policy is a function or has .act(observations), got {type(policy).__name__}")
-    spec = getattr(policy, "spec", None)
-    if not isinstance(spec, PolicySpec):
-        return
-    if spec.observation_dim != observations.shape[0]:
-        raise EvaluationError(
-            f"the policy takes {spec.observation_dim} observations ({spec.env_id or 'unknown environment'}), "
-            f"{env_id} gives {observations.shape[0]}"
-        )
-    if not isinstance(actions, gym.spaces.Box) or spec.action_dim != actions.shape[0]:
-        raise EvaluationError(f"the policy gives {spec.action_dim} continuous actions, {env_id} takes {actions}")
-
-
-def _suite(suite: Suite | str | None, perturb: str | Sequence[str] | None) -> Suite:
-    if suite is not None and perturb:
-        raise EvaluationError("give a suite or perturbations, not both")
-    if perturb:
-        return suite_from_perturb(perturb)
-    if suite is None:
-        return Suite("nominal", (Condition((), nominal=True),))
-    return suite if isinstance(suite, Suite) else load_suite(suite)
-
-
-def _split(
-    condition: Condition, env_id: str, nominal: Mapping[str, float]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Resolved values of a condition: what acts inside the simulation, and the noise outside it."""
-    known = parameters_for(env_id)
-    values = resolve(condition.perturbations, env_id, nominal)
-    physics = {name: value for name, value in values.items() if known[name].target == "physics"}
-    return physics, {name: value for name, value in values.items() if name not in physics}
-
-
-def _meta(
-    suite: Suite,
-    env_id: str,
-    env_kwargs: Mapping[str, Any] | None,
-    episodes: int,
-    seed: int,
-    max_steps: int | None,
-) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "env_id": env_id,
-        "env_kwargs": dict(env_kwargs or {}),
-        "suite": suite.name,
-        "suite_source": suite.source,
-        "conditions": len(suite.conditions),
-        "episodes": episodes,
-        "seed": seed,
-        "max_steps": max_steps,
-        "policy": "deterministic",
-        "checkpoint": "last",
-        "versions": versions,
-    }

@@ -15,39 +15,13 @@ from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, VAEConfig
+from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader
 
 _MAX_BYTES = 200_000
-_MAX_DEPTH = 20
 
 _shown = reprlib.Repr()  # shortens before it formats
 _shown.maxstring = _shown.maxother = 80
 _shown.maxlevel = 3
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML of plain values: no aliases (a few lines of them stand for gigabytes), dates, bytes or deep nesting."""
-
-    yaml_constructors = {  # noqa: RUF012 - a class attribute of yaml's own
-        tag: make
-        for tag, make in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
-    }
-    yaml_implicit_resolvers = {  # noqa: RUF012 - dates are text
-        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Builds a node of the document, unless it is an alias or lies too deep."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not read, write the value out")
-        if self.depth >= _MAX_DEPTH:
-            raise yaml.YAMLError(f"nested deeper than {_MAX_DEPTH} levels")
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
 
 
 class _Frozen(BaseModel):
@@ -228,7 +202,7 @@ def _read(source: str | Path) -> dict[str, Any]:
 def _parse(text: str | bytes, where: str) -> Any:
     """YAML to plain values; whatever is wrong with it is one line."""
     try:
-        values = yaml.load(text, _Loader)
+        values = yaml.load(text, PlainLoader)
     except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: not valid YAML: {_short(' '.join(str(error).split()), 200)}") from None
     return _plain(values, where)
@@ -237,8 +211,8 @@ def _parse(text: str | bytes, where: str) -> Any:
 def _plain(value: Any, where: str, path: tuple[str, ...] = ()) -> Any:
     """A copy of None, booleans, numbers, text, lists and mappings; nothing else is a configuration."""
     here = f"{where}: {_short('.'.join(path))}" if path else where
-    if len(path) > _MAX_DEPTH:
-        raise ConfigError(f"{here}: nested deeper than {_MAX_DEPTH} levels")
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"{here}: nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import gymnasium as gym
 import numpy as np
@@ -29,6 +29,8 @@ LOG_STD_RANGE = (-20.0, 2.0)
 MAX_WIDTH, MAX_LAYERS = 8_192, 16
 """Bounds of hidden widths and of their number, for every network."""
 
+Kind = Literal["tanh_gaussian", "deterministic", "greedy"]
+
 _FORMAT = "offline-robust-policy-1"
 _MAX_DIM = 65_536
 _MAX_NAME = 200
@@ -39,17 +41,24 @@ _MAX_WEIGHTS = 2**28  # one gibibyte
 class PolicySpec:
     """Everything needed to rebuild a policy's networks, except their weights."""
 
-    kind: Literal["tanh_gaussian", "deterministic"]
+    kind: Kind
     observation_dim: int
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     hidden: tuple[int, ...]
     env_id: str | None = None
+    action_count: int = 0
+    """Number of actions 0, 1, ... of a `greedy` policy, whose action_low and action_high are empty; else 0."""
 
     @property
     def action_dim(self) -> int:
-        """A."""
+        """A; 0 where actions are discrete."""
         return len(self.action_low)
+
+    @property
+    def action_text(self) -> str:
+        """What the policy gives, for messages."""
+        return f"one of {self.action_count} actions" if self.action_count else f"{self.action_dim} continuous actions"
 
 
 class TanhGaussianActor(nn.Module):
@@ -119,6 +128,19 @@ class DeterministicActor(nn.Module):
         return torch.addcmul(self.centre, self.half_range, torch.tanh(self.trunk(observations)))
 
 
+class GreedyActor(nn.Module):
+    """DQN's actor: the action whose value, one output of an MLP for each, is largest."""
+
+    def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = MLP([spec.observation_dim, *spec.hidden, spec.action_count], generator)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The action (B,), int64."""
+        best: Tensor = self.trunk(observations).argmax(-1)
+        return best
+
+
 class Policy:
     """A trained policy: observations in, actions out, in the environment's own units.
 
@@ -142,7 +164,7 @@ class Policy:
         *,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[Any]: ...
     @torch.no_grad()
     def act(
         self,
@@ -150,8 +172,8 @@ class Policy:
         *,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
-    ) -> Tensor | NDArray[np.float32]:
-        """Actions for a batch (B, O) of observations, or for a single one (O,).
+    ) -> Tensor | NDArray[Any]:
+        """Actions for a batch (B, O) of observations, or for a single one (O,): (B, A) floats or (B,) whole numbers.
 
         Args:
             observations: a tensor or an array; the answer is of the same sort.
@@ -177,7 +199,7 @@ class Policy:
             actions, _ = self.actor.sample(x, noise)
         if isinstance(observations, Tensor):
             return actions
-        array: NDArray[np.float32] = actions.cpu().numpy()
+        array: NDArray[Any] = actions.cpu().numpy()
         return array
 
     def save(self, path: str | Path) -> None:
@@ -263,7 +285,14 @@ def policy_spec(
 
 def build_actor(spec: PolicySpec, generator: torch.Generator) -> nn.Module:
     """A freshly initialised actor of the description."""
-    return (TanhGaussianActor if spec.kind == "tanh_gaussian" else DeterministicActor)(spec, generator)
+    return _ACTORS[spec.kind](spec, generator)
+
+
+_ACTORS: dict[str, type[TanhGaussianActor | DeterministicActor | GreedyActor]] = {
+    "tanh_gaussian": TanhGaussianActor,
+    "deterministic": DeterministicActor,
+    "greedy": GreedyActor,
+}
 
 
 def _action_range(module: nn.Module, spec: PolicySpec) -> None:
@@ -292,13 +321,17 @@ def _read_spec(text: str, where: Path) -> PolicySpec:
 def _problem(spec: PolicySpec) -> str:
     """What is wrong with a description, which may come from any file; nothing when it is right."""
     low, high, widths = spec.action_low, spec.action_high, (spec.observation_dim, *spec.hidden)
-    if spec.kind not in ("tanh_gaussian", "deterministic"):
-        return "kind is neither tanh_gaussian nor deterministic"
+    if spec.kind not in _ACTORS:
+        return f"kind is none of {', '.join(_ACTORS)}"
     if not all(type(width) is int for width in widths) or not 1 <= spec.observation_dim <= _MAX_DIM:
         return f"observation_dim is not a whole number from 1 to {_MAX_DIM:,}"
     if not 1 <= len(spec.hidden) <= MAX_LAYERS or not all(1 <= width <= MAX_WIDTH for width in spec.hidden):
         return f"hidden is not 1 to {MAX_LAYERS} whole numbers from 1 to {MAX_WIDTH:,}"
-    if len(low) != len(high) or not 1 <= len(low) <= _MAX_DIM:
+    if type(spec.action_count) is not int or not 0 <= spec.action_count <= _MAX_DIM:
+        return f"action_count is not a whole number from 0 to {_MAX_DIM:,}"
+    if (spec.kind == "greedy") != (spec.action_count > 0) or (spec.action_count > 0 and (low or high)):
+        return "a greedy policy has an action_count and no action_low or action_high, the others have no action_count"
+    if len(low) != len(high) or not (spec.action_count or 1 <= len(low) <= _MAX_DIM):
         return f"action_low and action_high are not of one length from 1 to {_MAX_DIM:,}"
     if not all(math.isfinite(a) and math.isfinite(b) and a <= b for a, b in zip(low, high, strict=True)):
         return "action_low and action_high are not finite with low <= high"
@@ -313,9 +346,11 @@ def _shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of `build_actor`, by arithmetic alone."""
     sizes = [spec.observation_dim, *spec.hidden]
     layers = {f"trunk.layers.{i}": pair for i, pair in enumerate(pairwise(sizes))}
-    last = (spec.hidden[-1], spec.action_dim)
+    last = (spec.hidden[-1], spec.action_count or spec.action_dim)
     layers |= {"mean": last, "log_std": last} if spec.kind == "tanh_gaussian" else {f"trunk.layers.{len(layers)}": last}
-    shapes: dict[str, tuple[int, ...]] = {"centre": (spec.action_dim,), "half_range": (spec.action_dim,)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    if not spec.action_count:
+        shapes = {"centre": (spec.action_dim,), "half_range": (spec.action_dim,)}
     for name, (fan_in, fan_out) in layers.items():
         shapes |= {f"{name}.weight": (fan_out, fan_in), f"{name}.bias": (fan_out,)}
     return shapes

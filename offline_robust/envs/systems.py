@@ -1,0 +1,253 @@
+"""What can be perturbed in one environment, and how its physics are read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from offline_robust.envs.making import Env, make_env
+from offline_robust.envs.perturbations import (
+    ANY,
+    FloatArray,
+    ParameterSpec,
+    Perturbation,
+    registered,
+    with_mode,
+)
+from offline_robust.errors import EvaluationError, nearest
+
+
+class Physics(Protocol):
+    """The perturbable numbers of one simulation."""
+
+    parameters: Mapping[str, ParameterSpec]
+
+    def read(self, name: str) -> FloatArray:
+        """The current value of a parameter, (k,): several where a parameter stands for a group."""
+
+    def write(self, name: str, values: FloatArray) -> None:
+        """Sets what `read` gave."""
+
+    def commit(self) -> None:
+        """Called after a series of writes: brings whatever depends on them up to date."""
+
+    def reset(self) -> None:
+        """Back to the nominal values, bit for bit."""
+
+
+class AttributePhysics:
+    """Physics kept in plain attributes of a Gymnasium environment, as classic control does.
+
+    Args:
+        env: a made environment.
+        env_id: tells which parameters are registered for it.
+    """
+
+    def __init__(self, env: Env, env_id: str) -> None:
+        self._env: Any = env.unwrapped
+        self.parameters: Mapping[str, ParameterSpec] = {
+            name: spec
+            for name, spec in registered(env_id).items()
+            if all(hasattr(self._env, attribute) for attribute in spec.attributes)
+        }
+        names = {attribute for spec in self.parameters.values() for attribute in spec.attributes}
+        self._nominal = {name: getattr(self._env, name) for name in names}
+
+    def read(self, name: str) -> FloatArray:
+        """See `Physics`."""
+        return np.array([getattr(self._env, attribute) for attribute in self.parameters[name].attributes], np.float64)
+
+    def write(self, name: str, values: FloatArray) -> None:
+        """See `Physics`."""
+        for attribute, value in zip(self.parameters[name].attributes, values, strict=True):
+            setattr(self._env, attribute, float(value))
+
+    def commit(self) -> None:
+        """Nothing depends on plain attributes."""
+
+    def reset(self) -> None:
+        """See `Physics`."""
+        for name, value in self._nominal.items():
+            setattr(self._env, name, value)
+
+
+PhysicsMaker = Callable[[Env, str], "Physics | None"]
+_MAKERS: list[PhysicsMaker] = []
+
+
+def register_physics(maker: PhysicsMaker) -> None:
+    """Adds a way to open the physics of environments; it returns None for those that are not its own."""
+    _MAKERS.append(maker)
+
+
+def open_physics(env: Env, env_id: str) -> Physics:
+    """The physics of a made environment, to be read and written."""
+    for maker in _MAKERS:
+        physics = maker(env, env_id)
+        if physics is not None:
+            return physics
+    return AttributePhysics(env, env_id)
+
+
+def perturb(physics: Physics, perturbations: Sequence[Perturbation], levels: Sequence[float] | None = None) -> None:
+    """Applies perturbations of the physics to its current state.
+
+    They act in the stated order, each on what the one before left, except that structural ones (link lengths), for
+    which the model is built again, go first.
+
+    Args:
+        physics: changed in place.
+        perturbations: with modes filled in.
+        levels: in place of the perturbations' own.
+
+    Raises:
+        EvaluationError: a value leaves its physical range, or zero is scaled.
+    """
+    chosen = list(zip(perturbations, levels or [p.level for p in perturbations], strict=True))
+    chosen.sort(key=lambda pair: not physics.parameters[pair[0].parameter].structural)
+    for perturbation, level in chosen:
+        spec = physics.parameters[perturbation.parameter]
+        before = physics.read(spec.name)
+        if perturbation.mode == "scale" and not before.any():
+            raise EvaluationError(
+                f"{spec.name} is 0 here, scaling does nothing: give its value, as in {spec.name}=absolute@0,0.1"
+            )
+        after = perturbation.apply(before, level)
+        spec.check(after)
+        physics.write(spec.name, after)
+    physics.commit()
+
+
+@dataclass(frozen=True)
+class System:
+    """One environment as evaluation sees it.
+
+    Attributes:
+        env_id: its Gymnasium id.
+        env_kwargs: what it is made with.
+        parameters: everything that can be perturbed: the physics, then observation and action noise.
+        nominal: the unperturbed values of the physics, (k,) each.
+        observation_space: as made.
+        action_space: as made.
+        time_limit: steps, or None.
+        step_seconds: simulated time of one step, or None where the environment does not tell.
+    """
+
+    env_id: str
+    env_kwargs: Mapping[str, Any]
+    parameters: Mapping[str, ParameterSpec]
+    nominal: Mapping[str, FloatArray]
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    time_limit: int | None
+    step_seconds: float | None
+
+    def spec(self, name: str) -> ParameterSpec:
+        """Looks one parameter up.
+
+        Raises:
+            EvaluationError: the environment has no such parameter; offers the nearest names.
+        """
+        if name not in self.parameters:
+            raise EvaluationError(f"{self.env_id} has no parameter {name!r} to perturb{nearest(name, self.parameters)}")
+        return self.parameters[name]
+
+    def ready(self, perturbation: Perturbation) -> Perturbation:
+        """The perturbation with its mode filled in.
+
+        Raises:
+            EvaluationError: unknown parameter, or a schedule for what cannot change inside an episode.
+        """
+        spec = self.spec(perturbation.parameter)
+        if spec.structural and perturbation.schedule not in ("constant", "uniform"):
+            raise EvaluationError(f"{spec.name} cannot change inside an episode; use the schedule 'uniform' or none")
+        return with_mode(perturbation, self.parameters)
+
+    def physics(self, perturbations: Sequence[Perturbation]) -> tuple[Perturbation, ...]:
+        """Those that act inside the simulation, in order."""
+        return tuple(p for p in perturbations if self.parameters[p.parameter].target == "physics")
+
+    def noise(self, perturbations: Sequence[Perturbation]) -> tuple[Perturbation, ...]:
+        """Those that act on what the policy sees or does, in order."""
+        return tuple(p for p in perturbations if self.parameters[p.parameter].target != "physics")
+
+    def check(self, perturbations: Sequence[Perturbation]) -> bool:
+        """Applies perturbations to a scratch simulation and tells whether they leave the system nominal.
+
+        Schedules are checked at both ends of their range; a perturbation that moves is never nominal.
+
+        Raises:
+            EvaluationError: a value leaves its physical range, or zero is scaled.
+        """
+        acting, noises = self.physics(perturbations), self.noise(perturbations)
+        for noise in noises:
+            spec = self.parameters[noise.parameter]
+            for level in (noise.level, noise.start if noise.start is not None else noise.level):
+                spec.check(noise.apply(np.array([spec.nominal]), level))
+        still = all(not p.moves for p in perturbations)
+        still &= all(
+            float(p.apply(np.array([self.parameters[p.parameter].nominal]))[0]) == self.parameters[p.parameter].nominal
+            for p in noises
+        )
+        if not acting:
+            return still
+        physics = _scratch(self.env_id, _key(self.env_kwargs))
+        ends = [[p.level for p in acting]]
+        if any(p.start is not None for p in acting):
+            ends.append([p.level if p.start is None else p.start for p in acting])
+        try:
+            for levels in reversed(ends):
+                physics.reset()
+                perturb(physics, acting, levels)
+            return still and all(np.array_equal(physics.read(n), v) for n, v in self.nominal.items())
+        finally:
+            physics.reset()
+
+
+def system(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> System:
+    """Describes an environment; it is made once for each set of keyword arguments.
+
+    Raises:
+        EvaluationError: the environment cannot be made.
+    """
+    return replace(_system(env_id, _key(env_kwargs or {})), env_kwargs=dict(env_kwargs or {}))
+
+
+@lru_cache(maxsize=64)
+def _system(env_id: str, key: str) -> System:
+    kwargs = json.loads(key)
+    env = make_env(env_id, kwargs)
+    physics = _scratch(env_id, key)
+    inner: Any = env.unwrapped
+    seconds = getattr(inner, "dt", getattr(inner, "tau", None))
+    found = System(
+        env_id,
+        kwargs,
+        {**physics.parameters, **registered(ANY)},
+        {name: physics.read(name) for name in physics.parameters},
+        env.observation_space,
+        env.action_space,
+        env.spec.max_episode_steps if env.spec else None,
+        float(seconds) if isinstance(seconds, int | float) else None,
+    )
+    env.close()  # type: ignore[no-untyped-call]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _scratch(env_id: str, key: str) -> Physics:
+    """A simulation that nobody steps, to try perturbations on."""
+    return open_physics(make_env(env_id, json.loads(key)), env_id)
+
+
+def _key(env_kwargs: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(env_kwargs), sort_keys=True)
+    except (TypeError, ValueError):
+        raise EvaluationError(f"env_kwargs must be plain numbers, texts and lists, not {dict(env_kwargs)}") from None

@@ -1,0 +1,55 @@
+"""YAML from anyone: configs, suites and recipes are read by a loader that makes plain values only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from offline_robust.errors import UserError
+
+MAX_DEPTH = 20
+"""Levels of nesting that are read."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML of plain values: no aliases (a few lines of them stand for gigabytes), dates, bytes or deep nesting."""
+
+    yaml_constructors = {  # noqa: RUF012 - a class attribute of yaml's own
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+    yaml_implicit_resolvers = {  # noqa: RUF012 - dates are text
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Builds a node of the document, unless it is an alias or lies too deep."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read, write the value out")
+        if self.depth >= MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def read_yaml(path: Path, what: str, most: int, error: type[UserError]) -> Any:
+    """The content of a YAML file of at most ``most`` bytes.
+
+    Raises:
+        error: too long, unreadable, or not YAML of plain values; ``what`` says what it should have been.
+    """
+    try:
+        if path.stat().st_size > most:
+            raise error(f"{path}: larger than {most:,} bytes, not {what}")
+        return yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: cannot read {what} ({problem})") from None
+    except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as problem:
+        raise error(f"{path}: not valid YAML ({' '.join(str(problem).split())[:300]})") from None
