@@ -61,7 +61,7 @@ BEHAVIOURS = {
     "lunarlander-continuous-td3": Behaviour("LunarLanderContinuous-v3", "td3", 200_000, evaluate_every=10_000),
     "lunarlander-continuous-sac": Behaviour("LunarLanderContinuous-v3", "sac", 200_000, evaluate_every=10_000),
     "cartpole-dqn": Behaviour(
-        "CartPole-v1", "dqn", 40_000, 5e-4, random_steps=1_000, evaluate_every=2_000, exploration=0.05
+        "CartPole-v1", "dqn", 60_000, 1e-4, random_steps=1_000, evaluate_every=2_000, exploration=0.05
     ),
     "lunarlander-dqn": Behaviour("LunarLander-v3", "dqn", 250_000, 5e-4, random_steps=5_000, exploration=0.02),
     "hopper-mixed-sac": Behaviour("Hopper-v5", "sac", 200_000, control_range=0.85),

@@ -15,25 +15,40 @@ from offline_robust.envs import (
     ParameterSpec,
     Perturbation,
     Suite,
-    list_suites,
     load_suite,
-    parameters_for,
+    make_env,
+    open_physics,
     parse_perturb,
+    perturb,
+    perturbations,
     register_parameter,
-    resolve,
     suite_from_perturb,
+    system,
+    systems,
+    without_effect,
 )
 from offline_robust.errors import EvaluationError
 
 ENV = "Pendulum-v1"
 
 
+def value_of(env_kwargs: dict[str, float], *perturbations: Perturbation) -> float:
+    env = make_env(ENV, env_kwargs)
+    physics = open_physics(env, ENV)
+    perturb(physics, perturbations)
+    assert env.unwrapped.g == physics.read("gravity")[0]  # type: ignore[attr-defined]
+    changed = env.unwrapped.g  # type: ignore[attr-defined]
+    physics.reset()
+    assert env.unwrapped.g == env_kwargs.get("g", 10.0)  # type: ignore[attr-defined]
+    return float(changed)
+
+
 def test_modes_scale_set_and_add_in_order() -> None:
     in_order = [Perturbation("gravity", 0.5, "scale"), Perturbation("gravity", 2.0, "add")]
-    assert resolve(in_order, ENV) == {"gravity": 7.0}
-    assert resolve(in_order[::-1], ENV) == {"gravity": 6.0}
-    assert resolve([Perturbation("gravity", 3.0, "absolute")], ENV) == {"gravity": 3.0}
-    assert resolve([Perturbation("gravity", 0.5, "scale")], ENV, {"gravity": 4.0}) == {"gravity": 2.0}
+    assert value_of({}, *in_order) == 7.0
+    assert value_of({}, *in_order[::-1]) == 6.0
+    assert value_of({}, Perturbation("gravity", 3.0, "absolute")) == 3.0
+    assert value_of({"g": 4.0}, Perturbation("gravity", 0.5, "scale")) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -44,12 +59,12 @@ def test_modes_scale_set_and_add_in_order() -> None:
         (Perturbation("length", 0.0), "outside its physical range"),
         (Perturbation("random_action", 1.1), "outside its physical range"),
         (Perturbation("observation_noise", 2.0, "scale"), "nominally 0"),
-        (Perturbation("length", 1.0, scope="step"), "not supported yet"),
+        (Perturbation("gravity", 2.0, schedule="ramp", start=-200.0), "outside its physical range"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(perturbation: Perturbation, message: str) -> None:
     with pytest.raises(EvaluationError, match=message) as caught:
-        Suite("x", (Condition((perturbation,)),)).for_env(ENV)
+        Suite.of("x", [Condition((perturbation,))]).for_system(system(ENV))
     assert "\n" not in str(caught.value)
 
 
@@ -60,32 +75,23 @@ def test_a_level_is_a_finite_number(level: object) -> None:
 
 
 def test_the_nominal_conditions_are_flagged_and_one_is_added_where_none_is() -> None:
-    ready = load_suite("pendulum-length").for_env(ENV)
-    assert [c.label for c in ready.conditions if c.nominal] == ["length x1"]
-    ready = suite_from_perturb("length=0.5,1.5").for_env(ENV)
-    assert [c.nominal for c in ready.conditions] == [True, False, False]
-    assert ready.conditions[0].perturbations == ()
+    ready = load_suite("pendulum-length").for_system(system(ENV))
+    assert [c.label for c in ready if c.nominal] == ["length x1"]
+    ready = suite_from_perturb("length=0.5,1.5").for_system(system(ENV))
+    assert [c.nominal for c in ready] == [True, False, False]
+    assert ready[0].perturbations == ()
     # With gravity 9.8 in the keyword arguments, gravity = 10 is a perturbation and 9.8 is not.
-    ready = suite_from_perturb("gravity=absolute@9.8,10").for_env(ENV, {"gravity": 9.8})
-    assert [c.nominal for c in ready.conditions] == [True, False]
-
-
-def test_every_bundled_suite_fits_its_environment_and_names_its_source() -> None:
-    expected = {f"pendulum-{what}" for what in ("length", "mass", "gravity", "torque", "noise")}
-    assert expected <= set(list_suites())
-    for name in list_suites():
-        suite = load_suite(name)
-        assert suite.name == name
-        assert suite.source
-        for env_id in suite.env_ids:
-            assert any(condition.nominal for condition in suite.for_env(env_id).conditions)
-    levels = [c.perturbations[0].level for c in load_suite("pendulum-length").conditions]
-    assert levels == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+    ready = suite_from_perturb("gravity=absolute@9.8,10").for_system(system(ENV, {"g": 9.8}))
+    assert [c.nominal for c in ready] == [True, False]
+    # Two perturbations that undo each other leave the system nominal; one that moves never does.
+    undone = Condition((Perturbation("gravity", 2.0), Perturbation("gravity", 0.5)))
+    moving = Condition((Perturbation("gravity", 1.0, schedule="ramp"),))
+    assert [c.nominal for c in Suite.of("x", [undone, moving]).for_system(system(ENV))] == [True, False]
 
 
 def test_a_suite_for_another_environment_and_an_unknown_suite_are_refused() -> None:
-    with pytest.raises(EvaluationError, match="made for Pendulum-v1, not for Hopper-v5"):
-        load_suite("pendulum-length").for_env("Hopper-v5")
+    with pytest.raises(EvaluationError, match="made for Pendulum-v1, not for CartPole-v1"):
+        load_suite("pendulum-length").for_system(system("CartPole-v1"))
     with pytest.raises(EvaluationError, match=r"did you mean .*'pendulum-length'"):
         load_suite("pendulum-lenght")
 
@@ -95,9 +101,10 @@ def test_perturb_texts_read_as_documented() -> None:
     assert parse_perturb("length=0.5,1, 1.5") == Axis("length", (0.5, 1.0, 1.5))
     assert parse_perturb("gravity=add@-1,2") == Axis("gravity", (-1.0, 2.0), "add")
     grid = suite_from_perturb(["length=0.5,1", "mass=1,2,3"])
-    assert len(grid.conditions) == 6
-    assert grid.conditions[1].perturbation == "length+mass"
-    assert grid.conditions[1].level == "0.5;2"
+    (part,) = grid.parts
+    assert len(part.conditions) == 6
+    assert part.conditions[1].perturbation == "length+mass"
+    assert part.conditions[1].level == "0.5;2"
 
 
 @pytest.mark.parametrize(
@@ -123,15 +130,22 @@ def test_naming_a_parameter_twice_or_a_huge_grid_is_refused() -> None:
     with pytest.raises(EvaluationError, match="at most"):
         suite_from_perturb(["length=0.5:1:5000", "mass=0.5:1:5000"])
     with pytest.raises(EvaluationError, match="'length x1' twice"):
-        suite_from_perturb("length=1,1").for_env(ENV)
+        suite_from_perturb("length=1,1").for_system(system(ENV))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("name: a\nsweep: []", "unknown key 'sweep'; did you mean 'sweeps'"),
-        ("name: a", "exactly one of"),
-        ("name: a\nsweeps: []\ngrid: []", "exactly one of"),
+        ("name: a", "at least one of"),
+        ("name: a\nsweeps: []", "1 to"),
+        ("name: a\ninert: maybe\nsweeps: [{parameter: length, levels: [1]}]", "refused or allowed"),
+        ("name: a\nenvironments: [{sweeps: [{parameter: length, levels: [1]}]}]", "needs its env_ids"),
+        ("name: a\nenvironments: [{env_ids: [A], sweeps: []}]\ngrid: []", "not both"),
+        ("name: a\nsweeps: [{parameter: length, levels: [1], schedule: ram}]", "did you mean 'ramp'"),
+        ("name: a\nsweeps: [{parameter: length, levels: [1], period: 3}]", "need a schedule"),
+        ("name: a\nsweeps: [{parameter: length, levels: [1], schedule: ramp, period: 0}]", "whole number of steps"),
+        ("name: a\nsweeps: &x [{parameter: length, levels: [1]}]\ngrid: *x", "aliases"),
         ("sweeps: []", "lacks the key 'name'"),
         ("name: a\nsweeps: 3", "must be a list"),
         ("name: a\nsweeps: [{parameter: length}]", "lacks the key 'levels'"),
@@ -161,15 +175,36 @@ def test_conditions_and_grids_of_a_file_are_what_they_say(tmp_path: Path) -> Non
     path.write_text(
         "name: mine\nconditions:\n- []\n- [{parameter: length, level: 1.2}, {parameter: action_noise, level: 0.1}]\n"
     )
-    suite = load_suite(path).for_env(ENV)
-    assert [c.label for c in suite.conditions] == ["nominal", "length x1.2, action_noise = 0.1"]
+    assert [c.label for c in load_suite(path).for_system(system(ENV))] == ["nominal", "length x1.2, action_noise = 0.1"]
     path.write_text("name: g\ngrid: [{parameter: length, levels: '1:2:2'}, {parameter: mass, levels: [1, 2]}]")
-    assert [c.level for c in load_suite(path).conditions] == ["1;1", "1;2", "2;1", "2;2"]
+    assert [c.level for c in load_suite(path).parts[0].conditions] == ["1;1", "1;2", "2;1", "2;2"]
+    path.write_text(
+        "name: b\nenvironments:\n- {env_ids: [Pendulum-v1], sweeps: [{parameter: length, levels: [0.5, 2], with: "
+        "[{parameter: mass, level: 2}]}]}\n- {env_ids: [CartPole-v1], conditions: [[]]}\n"
+    )
+    blocks = load_suite(path)
+    assert blocks.env_ids == ("Pendulum-v1", "CartPole-v1")
+    labels = [c.label for c in blocks.for_system(system(ENV))]
+    assert labels == ["nominal", "mass x2, length x0.5", "mass x2, length x2"]
+
+
+def test_a_condition_that_changes_nothing_is_found() -> None:
+    # The size of the window: an attribute like the others, and nothing moves differently with it.
+    register_parameter(ParameterSpec("radius", "m", 0.0, 9.0, "absolute", "idle", env=ENV, attributes=("screen_dim",)))
+    try:
+        of = system(ENV)
+        chosen = [Condition((Perturbation("radius", 3.0),)), Condition((Perturbation("mass", 1.1),))]
+        ready = Suite.of("x", chosen).for_system(of)
+        assert [c.label for c in without_effect(of, ready)] == ["radius = 3"]
+    finally:
+        del perturbations._REGISTRY[ENV, "radius"]
+        systems.forget()
 
 
 def test_a_registered_parameter_is_offered_once() -> None:
-    assert list(parameters_for(ENV))[:5] == ["length", "mass", "gravity", "max_torque", "dt"]
-    with pytest.raises(EvaluationError, match="already has"):
-        register_parameter(ParameterSpec("length", ENV, 1.0, "m", 0.0, 1.0, "scale", "again", attribute="l"))
-    with pytest.raises(EvaluationError, match="already has"):
-        register_parameter(ParameterSpec("action_noise", ENV, 1.0, "m", 0.0, 1.0, "scale", "again", attribute="l"))
+    assert list(system(ENV).parameters)[:5] == ["length", "mass", "gravity", "max_torque", "dt"]
+    for env_id, name in ((ENV, "length"), (ENV, "action_noise")):
+        with pytest.raises(EvaluationError, match="already has"):
+            register_parameter(ParameterSpec(name, "m", 0.0, 1.0, "scale", "again", env=env_id, attributes=("l",)))
+    with pytest.raises(EvaluationError, match="needs the attributes"):
+        register_parameter(ParameterSpec("width", "m", 0.0, 1.0, "scale", "none", env=ENV))

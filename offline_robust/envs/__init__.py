@@ -1,5 +1,6 @@
 """Perturbations as data, suites of them, and batched simulation."""
 
+from offline_robust.envs import classic, lunar_lander  # noqa: F401 - they register what can be perturbed
 from offline_robust.envs.batched import BatchedEnv, GymnasiumBatch, make_batch
 from offline_robust.envs.effects import without_effect
 from offline_robust.envs.making import make_env

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.envs.cartpole_engine import BatchedCartPole
 from offline_robust.envs.making import make_env
 from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import Perturbation
@@ -65,8 +66,10 @@ class GymnasiumBatch:
         for physics, own in zip(self._physics, self._episodes, strict=True):
             if own:
                 perturb(physics, own)
-        # Where an environment keeps its physics outside of itself, they are put in place before it is used.
+        # Where an environment keeps its physics outside of itself, they are put in place before it is used and taken
+        # back afterwards, so that no other environment of the process sees them.
         self._activate = [getattr(physics, "activate", None) for physics in self._physics]
+        self._deactivate = [getattr(physics, "deactivate", None) for physics in self._physics]
         space = system.observation_space
         self._observations = np.zeros((len(episodes), *(space.shape or ())), space.dtype)
         self.live = np.zeros(len(episodes), bool)
@@ -74,9 +77,7 @@ class GymnasiumBatch:
     def reset(self, seeds: Sequence[int]) -> NDArray[Any]:
         """Starts every episode; see `BatchedEnv.reset`."""
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            if (activate := self._activate[row]) is not None:
-                activate()
-            self._observations[row] = env.reset(seed=int(seed))[0]
+            self._observations[row] = self._use(row, env.reset, seed=int(seed))[0]
         self.live[:] = True
         return self._observations.copy()
 
@@ -85,10 +86,8 @@ class GymnasiumBatch:
         count = len(self._envs)
         rewards = np.zeros(count)
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
-        for row in np.flatnonzero(self.live):
-            if (activate := self._activate[row]) is not None:
-                activate()
-            step = self._envs[row].step(actions[row])
+        for row in np.flatnonzero(self.live).tolist():
+            step = self._use(row, self._envs[row].step, actions[row])
             self._observations[row], rewards[row], terminated[row], truncated[row] = step[:4]
         self.live &= ~(terminated | truncated)
         return self._observations.copy(), rewards, terminated, truncated
@@ -104,10 +103,26 @@ class GymnasiumBatch:
         for env in self._envs:
             env.close()  # type: ignore[no-untyped-call]
 
+    def _use(self, row: int, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """One reset or step of a copy, with its own physics in place for that long."""
+        activate, deactivate = self._activate[row], self._deactivate[row]
+        if activate is not None:
+            activate()
+        try:
+            return call(*args, **options)
+        finally:
+            if deactivate is not None:
+                deactivate()
+
 
 Engine = Callable[[System, Sequence[Acting]], BatchedEnv]
 
-_ENGINES: dict[str, Engine] = {"Pendulum-v1": BatchedPendulum}
+_ENGINES: dict[str, Engine] = {
+    "Pendulum-v1": BatchedPendulum,
+    "CartPole-v0": BatchedCartPole,
+    "CartPole-v1": BatchedCartPole,
+    "ContinuousCartPole-v0": BatchedCartPole,
+}
 
 
 def make_batch(system: System, episodes: Sequence[Acting]) -> BatchedEnv:
@@ -120,4 +135,11 @@ def make_batch(system: System, episodes: Sequence[Acting]) -> BatchedEnv:
     Raises:
         EvaluationError: a value leaves its physical range.
     """
-    return _ENGINES.get(system.env_id, GymnasiumBatch)(system, episodes)
+    if system.env_id in _ENGINES:
+        return _ENGINES[system.env_id](system, episodes)
+    if system.simulator == "mujoco":
+        # MuJoCo takes a while to import, and most users of the other environments do not need it.
+        from offline_robust.envs.mujoco_batch import MuJoCoBatch
+
+        return MuJoCoBatch(system, episodes)
+    return GymnasiumBatch(system, episodes)

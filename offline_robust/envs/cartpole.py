@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 CONTINUOUS_CARTPOLE = "ContinuousCartPole-v0"
+START = 0.05
+"""Half-width of the uniform start of every coordinate: m, m/s, rad, rad/s."""
 
 _Observation = NDArray[np.float32]
 
@@ -24,13 +26,13 @@ class ContinuousCartPole(gym.Env[_Observation, NDArray[np.float32]]):
     a changed mass or length acts in full.
     """
 
-    metadata = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]  # Gymnasium declares it per object
 
     def __init__(self) -> None:
         self.gravity, self.masscart, self.masspole, self.length = 9.8, 1.0, 0.1, 0.5
-        self.force_mag, self.tau = 30.0, 0.02
-        self.x_threshold, self.theta_threshold = 2.4, math.radians(12.0)
-        high = np.array([2 * self.x_threshold, np.inf, 2 * self.theta_threshold, np.inf], np.float32)
+        self.force_mag, self.tau, self.start_angle = 30.0, 0.02, START
+        self.x_threshold, self.theta_threshold_radians = 2.4, math.radians(12.0)
+        high = np.array([2 * self.x_threshold, np.inf, 2 * self.theta_threshold_radians, np.inf], np.float32)
         self.observation_space = gym.spaces.Box(-high, high)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (1,))
         self.state = np.zeros(4)
@@ -40,18 +42,20 @@ class ContinuousCartPole(gym.Env[_Observation, NDArray[np.float32]]):
     ) -> tuple[_Observation, dict[str, Any]]:
         """Starts every coordinate uniformly within 0.05."""
         super().reset(seed=seed)
-        self.state = self.np_random.uniform(-0.05, 0.05, 4)
+        self.state = self.np_random.uniform(-START, START, 4)
+        self.state[2] *= self.start_angle / START
         return self.state.astype(np.float32), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[_Observation, float, bool, bool, dict[str, Any]]:
         """One Euler step; see the class."""
-        x, x_dot, theta, theta_dot = (float(value) for value in self.state)
+        x, x_dot, theta, theta_dot = self.state
         force = self.force_mag * min(max(float(action[0]), -1.0), 1.0)
         total, moment = self.masscart + self.masspole, self.masspole * self.length
-        sine, cosine = math.sin(theta), math.cos(theta)
-        push = (force + moment * theta_dot**2 * sine) / total
+        # NumPy's functions, not those of `math`, whose last bits differ: the batched engine repeats these numbers.
+        sine, cosine = np.sin(theta), np.cos(theta)
+        push = (force + moment * np.square(theta_dot) * sine) / total
         theta_acc = (self.gravity * sine - cosine * push) / (
-            self.length * (4.0 / 3.0 - self.masspole * cosine**2 / total)
+            self.length * (4.0 / 3.0 - self.masspole * np.square(cosine) / total)
         )
         x_acc = push - moment * theta_acc * cosine / total
         self.state = np.array(
@@ -62,7 +66,7 @@ class ContinuousCartPole(gym.Env[_Observation, NDArray[np.float32]]):
                 theta_dot + self.tau * theta_acc,
             ]
         )
-        fallen = abs(self.state[0]) > self.x_threshold or abs(self.state[2]) > self.theta_threshold
+        fallen = abs(self.state[0]) > self.x_threshold or abs(self.state[2]) > self.theta_threshold_radians
         return self.state.astype(np.float32), 1.0, bool(fallen), False, {}
 
 

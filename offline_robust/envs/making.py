@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -21,7 +22,8 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
     """
     register_environments()
     try:
-        return gym.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
+        with _quietly(env_id):
+            return gym.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
     except gym.error.DependencyNotInstalled as error:
         raise EvaluationError(f"{env_id} needs a package that is not installed: {_line(error)}") from None
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
@@ -31,6 +33,18 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
     except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         given = f" with {dict(env_kwargs)}" if env_kwargs else ""
         raise EvaluationError(f"cannot make {env_id!r}{given}: {_line(error)}") from None
+
+
+def _quietly(env_id: str) -> AbstractContextManager[None]:
+    """MuJoCo's compiler warns on stderr and in a file in the working directory; with it installed, it is kept quiet."""
+    spec = gym.registry.get(env_id)
+    if spec is None or "mujoco" not in str(spec.entry_point):
+        return nullcontext()
+    try:
+        from offline_robust.envs.mujoco_lengths import quiet_compiler
+    except ImportError:
+        return nullcontext()
+    return quiet_compiler()
 
 
 def _offer(env_id: str) -> list[str]:

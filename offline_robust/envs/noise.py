@@ -1,111 +1,268 @@
-"""Noise on what the policy sees and does, outside the simulation, from one random stream per episode and kind."""
+"""Noise on what the policy sees and does, outside the simulation: sensors and actuators that are not perfect."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.envs import noise_stages as stages
+from offline_robust.envs.noise_streams import Stream
+from offline_robust.envs.perturbations import (
+    ANY,
+    FloatArray,
+    Mode,
+    ParameterSpec,
+    Perturbation,
+    Target,
+    register_parameter,
+)
+from offline_robust.envs.systems import System
 from offline_robust.errors import EvaluationError
 
-_BLOCK = 64
+Delay = Literal["", "steps", "ms"]
+"""Whether the value is a delay, and in what."""
+
+_EXACT = {"Reacher": (0, 1, 2, 3), "LunarLander": (6, 7)}
+"""Observed dimensions that nobody measures, by the beginning of the environment id, as in DR-SAC (arXiv 2506.12622):
+the cosines and sines of Reacher's angles, and LunarLander's leg contacts. They may come late, but carry no noise."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of noise acts.
+
+    Attributes:
+        make: builds its stage.
+        discrete: whether it fits discrete actions.
+        bounded: whether it needs a bounded action space.
+        delay: whether its value is a delay.
+    """
+
+    make: stages.StageMaker
+    discrete: bool = False
+    bounded: bool = False
+    delay: Delay = ""
+
+
+_KINDS: dict[str, Kind] = {}
 
 
 class NoiseLayer:
-    """Applies ``observation_noise``, ``action_noise`` and ``random_action`` to a batch of episodes.
+    """The sensors and actuators between a batch of episodes and the policy.
 
-    The draws depend on the seed, the episode and the kind of noise only: levels scale the same draws, and another
-    level, kind or policy changes none of them.
+    Observation perturbations act in the order stated, then the policy, then action perturbations in the order stated.
+    Actions that end outside a Box are clipped to it, once, after the last of them. Random draws depend on the seed,
+    the episode and the kind of noise only: levels scale the same draws or are compared with them, and another level,
+    kind, episode or policy changes none of them. Latencies count in steps of the unperturbed environment.
 
     Args:
-        values: resolved noise values by parameter name; absent or 0 means no noise of that kind.
+        system: the environment.
+        perturbations: of observations and actions (`System.noise`), with modes filled in.
         seed: the evaluation's seed.
-        episodes: the episode indices.
-        observation_space: a flat Box.
-        action_space: a flat Box or Discrete.
+        episodes: the episode indices, one per row.
 
     Raises:
-        EvaluationError: the noise does not fit the action space.
+        EvaluationError: a perturbation does not fit the environment, or a delay is not a whole number of steps.
     """
 
     def __init__(
+        self, system: System, perturbations: Sequence[Perturbation], seed: int, episodes: Sequence[int]
+    ) -> None:
+        before: Counter[str] = Counter()
+        self._observing: list[_Acting] = []
+        self._acting: list[_Acting] = []
+        for column, perturbation in enumerate(perturbations):
+            name = perturbation.parameter
+            acting = _Acting(system, perturbation, column, seed, episodes, before[name])
+            before[name] += 1
+            if not acting.idle:
+                (self._observing if system.spec(name).target == "observation" else self._acting).append(acting)
+        space = system.action_space
+        self._bounds = (space.low, space.high) if isinstance(space, gym.spaces.Box) else None
+
+    def observe(self, observations: NDArray[Any], levels: FloatArray | None = None) -> NDArray[Any]:
+        """What the policy sees of the true observations; once per step, the first time right after the reset.
+
+        Args:
+            observations: (N, O).
+            levels: the current level of each perturbation for each episode, (N, P); None: their own.
+
+        Returns:
+            (N, O), in the dtype of the observations.
+        """
+        for acting in self._observing:
+            observations = acting(observations, levels)
+        return observations
+
+    def act(self, actions: NDArray[Any], levels: FloatArray | None = None) -> NDArray[Any]:
+        """What is executed of the policy's actions; once per step, after `observe`.
+
+        Args:
+            actions: (N, A), or (N,) where they are discrete.
+            levels: as in `observe`.
+
+        Returns:
+            Actions of the same shape and dtype.
+        """
+        for acting in self._acting:
+            actions = acting(actions, levels)
+        return np.clip(actions, *self._bounds) if self._acting and self._bounds else actions
+
+
+class _Acting:
+    """One perturbation at work: its stage, and its values from levels."""
+
+    def __init__(
         self,
-        values: Mapping[str, float],
+        system: System,
+        perturbation: Perturbation,
+        column: int,
         seed: int,
         episodes: Sequence[int],
-        observation_space: gym.spaces.Box,
-        action_space: gym.Space[Any],
+        occurrence: int,
     ) -> None:
-        self._values = {name: value for name, value in values.items() if value > 0.0}
-        self._observation_space, self._space = observation_space, action_space
-        discrete = isinstance(action_space, gym.spaces.Discrete)
-        if discrete and "action_noise" in self._values:
-            raise EvaluationError("action_noise needs continuous actions; with discrete ones use random_action")
-        width = 1 if discrete else int(np.prod(action_space.shape or ()))
-        if not discrete and "random_action" in self._values:
-            low, high = action_space.low, action_space.high  # type: ignore[attr-defined]
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
-                raise EvaluationError("random_action needs a bounded action space")
-        # The first column of random_action is the coin, the others are the action's place in its range.
-        widths = {
-            "observation_noise": int(np.prod(observation_space.shape)),
-            "action_noise": width,
-            "random_action": 1 + width,
-        }
-        self._streams = {
-            name: _Stream(seed, episodes, name, widths[name], uniform=name == "random_action") for name in self._values
-        }
+        name = perturbation.parameter
+        spec, self._kind = system.spec(name), _kind(name)
+        self._perturbation, self._column, self._nominal = perturbation, column, spec.nominal
+        self._seconds = system.step_seconds
+        _check(system, perturbation, spec, self._kind)
+        ends = [perturbation.level, perturbation.level if perturbation.start is None else perturbation.start]
+        self._own = self._values(np.full(len(episodes), float(perturbation.level)))
+        self.idle = not perturbation.moves and bool(self._values(np.array(ends[:1]))[0] == spec.nominal)
+        space = system.observation_space if spec.target == "observation" else system.action_space
+        # Exact numbers may come late, but are not touched.
+        exact = spec.target == "observation" and not self._kind.delay
+        self._exact = _exact(system) if exact else []
+        longest = max(spec.nominal, *self._values(np.array(ends))) if self._kind.delay else 0
+        self._stage = self._kind.make(
+            stages.Site(
+                space,  # type: ignore[arg-type]
+                len(episodes),
+                lambda width, law: Stream(seed, episodes, name, width, law, occurrence),
+                int(longest),
+            )
+        )
 
-    def observe(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """What the policy sees (N, O) of the true observations (N, O)."""
-        if "observation_noise" not in self._values:
-            return observations
-        noise = self._streams["observation_noise"].next()
-        seen = observations + self._values["observation_noise"] * noise
-        return seen.astype(observations.dtype)
+    def __call__(self, x: NDArray[Any], levels: FloatArray | None) -> NDArray[Any]:
+        after = self._stage(x, self._own if levels is None else self._values(levels[:, self._column]))
+        after = after.astype(x.dtype, copy=False)
+        if self._exact:
+            after[:, self._exact] = x[:, self._exact]
+        return after
 
-    def act(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """What is executed of the policy's actions: random replacement first, then noise, then the space's bounds."""
-        executed = actions
-        if "random_action" in self._values:
-            draws = self._streams["random_action"].next()
-            replace = draws[:, 0] < self._values["random_action"]
-            executed = executed.copy()
-            executed[replace] = self._uniform(draws[:, 1:])[replace]
-        if "action_noise" in self._values:
-            assert isinstance(self._space, gym.spaces.Box)
-            noisy = executed + self._values["action_noise"] * self._streams["action_noise"].next()
-            executed = np.clip(noisy, self._space.low, self._space.high).astype(actions.dtype)
-        return executed
-
-    def _uniform(self, unit: NDArray[np.float64]) -> NDArray[Any]:
-        if isinstance(self._space, gym.spaces.Discrete):
-            return (self._space.start + np.floor(unit[:, 0] * self._space.n)).astype(np.int64)
-        assert isinstance(self._space, gym.spaces.Box)
-        low, high = self._space.low.astype(np.float64), self._space.high.astype(np.float64)
-        return (low + unit * (high - low)).astype(self._space.dtype)
+    def _values(self, levels: FloatArray) -> FloatArray:
+        """The parameter's values at these levels; delays in steps."""
+        mode = self._perturbation.mode
+        values = levels * self._nominal if mode == "scale" else levels + (self._nominal if mode == "add" else 0.0)
+        if self._kind.delay == "ms":
+            assert self._seconds is not None
+            # What is not there when a step begins is used at the next; 40 ms are two steps of 0.02 s, not three.
+            return np.ceil(values / 1000.0 / self._seconds - 1e-9)
+        # Moving levels pass through what lies between whole steps.
+        return np.rint(values) if self._kind.delay else values
 
 
-class _Stream:
-    """Random numbers (N, width) per step, each row from its episode's own generator, drawn in blocks of steps."""
+def register_noise(spec: ParameterSpec, kind: Kind) -> None:
+    """Adds a parameter that acts on observations or actions, for this process.
 
-    def __init__(self, seed: int, episodes: Sequence[int], name: str, width: int, uniform: bool) -> None:
-        key = zlib.crc32(name.encode())
-        self._generators = [np.random.default_rng([seed, episode, key, 1]) for episode in episodes]
-        self._shape, self._uniform = (_BLOCK, width), uniform
-        self._block = np.empty((len(episodes), 0, width))
-        self._at = 0
+    Raises:
+        EvaluationError: there is a parameter of that name already.
+    """
+    register_parameter(spec)
+    _KINDS[spec.name] = kind
 
-    def next(self) -> NDArray[np.float64]:
-        if self._at == self._block.shape[1]:
-            draws = [
-                g.random(self._shape) if self._uniform else g.standard_normal(self._shape) for g in self._generators
-            ]
-            self._block, self._at = np.stack(draws), 0
-        self._at += 1
-        step: NDArray[np.float64] = self._block[:, self._at - 1]
-        return step
+
+def _kind(name: str) -> Kind:
+    if name not in _KINDS:
+        raise EvaluationError(f"{name}: register it with register_noise, which says how it acts")
+    return _KINDS[name]
+
+
+def _exact(system: System) -> list[int]:
+    width = int(np.prod(system.observation_space.shape or ()))
+    return [d for prefix, dims in _EXACT.items() if system.env_id.startswith(prefix) for d in dims if d < width]
+
+
+def _check(system: System, perturbation: Perturbation, spec: ParameterSpec, kind: Kind) -> None:
+    """Refuses what does not fit; see `NoiseLayer`."""
+    name, space = perturbation.parameter, system.action_space
+    if spec.target == "action" and isinstance(space, gym.spaces.Discrete) and not kind.discrete:
+        fitting = ", ".join(n for n, k in _KINDS.items() if k.discrete and system.spec(n).target == "action")
+        raise EvaluationError(f"{name} needs continuous actions; with discrete ones use {fitting}")
+    if kind.bounded and isinstance(space, gym.spaces.Box) and not np.isfinite([space.low, space.high]).all():
+        raise EvaluationError(f"{name} needs a bounded action space")
+    if kind.delay == "steps":
+        for level in (perturbation.level, perturbation.start or 0.0):
+            if level != round(level):
+                raise EvaluationError(f"{name} = {level:g}: a delay is a whole number of steps")
+    if kind.delay == "ms" and system.step_seconds is None:
+        steps = name.replace("latency", "delay")
+        raise EvaluationError(f"{system.env_id} does not tell how long a step takes: use {steps} instead of {name}")
+
+
+_LEAVES = "; Reacher's cos/sin and LunarLander's leg contacts are known exactly and left alone"
+
+
+def _register(
+    name: str,
+    unit: str,
+    low: float,
+    high: float,
+    meaning: str,
+    kind: Kind,
+    nominal: float = 0.0,
+    mode: Mode = "absolute",
+) -> None:
+    target: Target = "observation" if name.startswith("observation") else "action"
+    if target == "observation" and not kind.delay:
+        meaning += _LEAVES
+    register_noise(ParameterSpec(name, unit, low, high, mode, meaning, target, nominal=nominal, env=ANY), kind)
+
+
+_OBSERVED, _DONE, _MOST = "units of the observation", "units of the action", 1e9
+
+# These three are registered beside the registry.
+_KINDS["observation_noise"] = Kind(stages.gaussian)
+_KINDS["action_noise"] = Kind(stages.gaussian)
+_KINDS["random_action"] = Kind(stages.replaced, discrete=True, bounded=True)
+_register("observation_uniform", _OBSERVED, 0, _MOST, "half-width of uniform noise added to each observed number",
+          Kind(stages.uniform))  # fmt: skip
+_register("observation_cauchy", _OBSERVED, 0, _MOST, "scale of Cauchy noise added to each observed number",
+          Kind(stages.cauchy))  # fmt: skip
+_register("observation_bias", _OBSERVED, -_MOST, _MOST, "constant added to each observed number", Kind(stages.bias))
+_register("observation_scale", "-", -1e3, 1e3, "gain by which each observed number is multiplied",
+          Kind(stages.gain), nominal=1.0, mode="scale")  # fmt: skip
+_register("observation_saltpepper", "-", 0, 1, "probability, for each observed number and step, that it reads its "
+          "lowest or its highest value: the space's bound, or the extreme of the episode so far where there is none",
+          Kind(stages.SaltAndPepper))  # fmt: skip
+_register("observation_dropout", "-", 0, 1, "probability, for each observed number and step, that it reads 0",
+          Kind(stages.dropout))  # fmt: skip
+_register("observation_delay", "steps", 0, 10_000, "whole steps by which the policy sees everything late; the first "
+          "observation is held until then", Kind(stages.seen_late, delay="steps"))  # fmt: skip
+_register("observation_latency", "ms", 0, 60_000, "time by which the policy sees everything late, rounded up to whole "
+          "steps; the first observation is held until then", Kind(stages.seen_late, delay="ms"))  # fmt: skip
+_register("action_uniform", _DONE, 0, _MOST, "half-width of uniform noise added to the action, then clipped to the "
+          "action space", Kind(stages.uniform))  # fmt: skip
+_register("action_cauchy", _DONE, 0, _MOST, "scale of Cauchy noise added to the action, then clipped to the action "
+          "space", Kind(stages.cauchy))  # fmt: skip
+_register("action_bias", _DONE, -_MOST, _MOST, "constant added to the action, then clipped to the action space",
+          Kind(stages.bias))  # fmt: skip
+_register("action_scale", "-", -1e3, 1e3, "gain by which the action is multiplied, then clipped to the action space",
+          Kind(stages.gain), nominal=1.0, mode="scale")  # fmt: skip
+_register("action_drop", "-", 0, 1, "probability, at each step, that the action is lost and the previous one is "
+          "repeated", Kind(stages.Repeat, discrete=True))  # fmt: skip
+_register("action_delay", "steps", 0, 10_000, "whole steps by which the action is executed late; until then the middle "
+          "of its range (0 where it has none), or the first one where actions are discrete",
+          Kind(stages.done_late, discrete=True, delay="steps"))  # fmt: skip
+_register("action_latency", "ms", 0, 60_000, "time by which the action is executed late, rounded up to whole steps; "
+          "until then as with action_delay", Kind(stages.done_late, discrete=True, delay="ms"))  # fmt: skip
+_register("action_stuck", "steps", 0, _MOST, "mean of the exponential time for which the actuator holds an action "
+          "before it takes the next (DR-SAC's level is its inverse)", Kind(stages.Stick, discrete=True))  # fmt: skip
+_register("action_blend", "-", 0, 1, "weight of a uniformly random action that is averaged with the policy's",
+          Kind(stages.blended, bounded=True))  # fmt: skip

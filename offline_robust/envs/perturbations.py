@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -168,6 +168,12 @@ def register_parameter(spec: ParameterSpec) -> None:
     if spec.target == "physics" and not spec.attributes:
         raise EvaluationError(f"{spec.name}: a physics parameter needs the attributes that hold it")
     _REGISTRY[spec.env, spec.name] = spec
+    for listener in _ON_CHANGE:
+        listener()
+
+
+_ON_CHANGE: list[Callable[[], None]] = []
+"""Called after a registration: what was learned about environments before may lack the new parameter."""
 
 
 def registered(env_id: str) -> dict[str, ParameterSpec]:

@@ -42,8 +42,8 @@ class Condition:
 
     @property
     def mode(self) -> str:
-        """The modes, joined by ``;``."""
-        return ";".join(p.mode or "" for p in self.perturbations)
+        """The modes, joined by ``;``, each with its schedule behind it where the level moves: ``scale ramp``."""
+        return ";".join(f"{p.mode or ''} {p.schedule}".strip() if p.moves else p.mode or "" for p in self.perturbations)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from offline_robust.envs.making import Env, make_env
 from offline_robust.envs.perturbations import (
+    _ON_CHANGE,
     ANY,
     FloatArray,
     ParameterSpec,
@@ -92,7 +93,24 @@ def open_physics(env: Env, env_id: str) -> Physics:
         physics = maker(env, env_id)
         if physics is not None:
             return physics
+    if _keeps_model(env):
+        # MuJoCo takes a while to import, and most users of the other environments do not need it.
+        from offline_robust.envs.mujoco_batch import open_mujoco
+
+        return open_mujoco(env)
     return AttributePhysics(env, env_id)
+
+
+def _keeps_model(env: Env) -> bool:
+    return type(getattr(env.unwrapped, "model", None)).__module__.startswith("mujoco.")
+
+
+def _simulator(env: Env) -> str:
+    if not _keeps_model(env):
+        return ""
+    from offline_robust.envs.mujoco_engine import supports
+
+    return "mujoco" if supports(env) else ""
 
 
 def perturb(physics: Physics, perturbations: Sequence[Perturbation], levels: Sequence[float] | None = None) -> None:
@@ -137,6 +155,7 @@ class System:
         action_space: as made.
         time_limit: steps, or None.
         step_seconds: simulated time of one step, or None where the environment does not tell.
+        simulator: "mujoco" where the batched MuJoCo engine runs it, else "".
     """
 
     env_id: str
@@ -147,6 +166,7 @@ class System:
     action_space: gym.Space[Any]
     time_limit: int | None
     step_seconds: float | None
+    simulator: str = ""
 
     def spec(self, name: str) -> ParameterSpec:
         """Looks one parameter up.
@@ -188,6 +208,8 @@ class System:
         acting, noises = self.physics(perturbations), self.noise(perturbations)
         for noise in noises:
             spec = self.parameters[noise.parameter]
+            if noise.mode == "scale" and spec.nominal == 0.0:
+                raise EvaluationError(f"{spec.name} is nominally 0, scaling does nothing: give its value")
             for level in (noise.level, noise.start if noise.start is not None else noise.level):
                 spec.check(noise.apply(np.array([spec.nominal]), level))
         still = all(not p.moves for p in perturbations)
@@ -235,6 +257,7 @@ def _system(env_id: str, key: str) -> System:
         env.action_space,
         env.spec.max_episode_steps if env.spec else None,
         float(seconds) if isinstance(seconds, int | float) else None,
+        _simulator(env),
     )
     env.close()  # type: ignore[no-untyped-call]
     return found
@@ -244,6 +267,15 @@ def _system(env_id: str, key: str) -> System:
 def _scratch(env_id: str, key: str) -> Physics:
     """A simulation that nobody steps, to try perturbations on."""
     return open_physics(make_env(env_id, json.loads(key)), env_id)
+
+
+def forget() -> None:
+    """Drops what is known of environments; they are made again when next asked for."""
+    _system.cache_clear()
+    _scratch.cache_clear()
+
+
+_ON_CHANGE.append(forget)
 
 
 def _key(env_kwargs: Mapping[str, Any]) -> str:

@@ -25,6 +25,18 @@ class LearnerConfig(BaseModel):
     name: str
     reward_shift: float = Field(0.0, description="Added to every reward before scaling. DR-SAC on Pendulum: 8.")
     reward_scale: float = Field(1.0, gt=0, description="Multiplies shifted rewards. DR-SAC on Pendulum: 1/8.")
+    reward_replace: tuple[float, float] | None = Field(
+        None,
+        description="[a, b]: rewards of a or less are learned from as b, before shift and scale. DR-SAC on LunarLander: "
+        "[-100, -10], so that a crash does not swamp the rest.",
+    )
+
+    def shaped(self, rewards: Tensor) -> Tensor:
+        """The rewards (B,) that a learner sees of those in the data."""
+        if self.reward_replace is not None:
+            threshold, value = self.reward_replace
+            rewards = torch.where(rewards <= threshold, value, rewards)
+        return (rewards + self.reward_shift) * self.reward_scale
 
 
 @dataclass(frozen=True)

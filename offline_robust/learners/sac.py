@@ -41,6 +41,12 @@ class SACConfig(LearnerConfig):
         max_length=MAX_LAYERS,
         description="Hidden widths of every network: 16 at most, each of 1 to 8,192. DR-SAC.",
     )
+    critic_hidden: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_LAYERS,
+        description="Hidden widths of the critics where they differ. DR-SAC on HalfCheetah: 3 x 256 beside 4 x 256.",
+    )
     critics: int = Field(2, ge=1, le=100, description="N, size of the critic ensemble. DR-SAC: 2 or 5.")
     discount: float = Field(0.99, ge=0, lt=1, description="gamma. DR-SAC: 0.99.")
     tau: float = Field(0.005, gt=0, le=1, description="Polyak step of the targets. DR-SAC: 0.005.")
@@ -79,7 +85,7 @@ class SAC(Learner):
         o, a, init = problem.observation_dim, problem.action_dim, problem.streams["init"]
         spec = policy_spec("tanh_gaussian", o, problem.action_space, config.hidden, problem.env_id)
         self.actor = TanhGaussianActor(spec, init).to(problem.device)
-        self.critics = EnsembleMLP(config.critics, [o + a, *config.hidden, 1], init).to(problem.device)
+        self.critics = EnsembleMLP(config.critics, [o + a, *(config.critic_hidden or config.hidden), 1], init).to(problem.device)
         self.value = MLP([o, *config.hidden, 1], init).to(problem.device)
         _edac_start(self.critics, init)
         self.target_critics, self.target_value = frozen_copy(self.critics), frozen_copy(self.value)
@@ -146,7 +152,7 @@ class SAC(Learner):
         with torch.no_grad():
             future, future_info = self.next_value(batch)
             ended = batch.terminated | batch.truncated if self.config.timeouts_as_terminals else batch.terminated
-            rewards = (batch.rewards + self.config.reward_shift) * self.config.reward_scale
+            rewards = self.config.shaped(batch.rewards)
             # `where`, not a product: next observations that do not exist may hold anything.
             target = rewards + self.config.discount * torch.where(ended, 0.0, future)
         # 3. All losses, one backward pass, one step.
