@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from offline_robust.envs.cartpole import register_environments
-from offline_robust.networks import EnsembleMLP, Policy, PolicySpec, frozen_copy, polyak
+from offline_robust.networks import EnsembleMLP, Policy, PolicySpec, frozen_copy, load_policy, polyak
 from offline_robust.networks.policies import build_actor
 
 HERE = Path(__file__).parent
@@ -261,6 +261,16 @@ def train(name: str, settings: Behaviour, seed: int, snapshots: Path) -> None:
                 policy.save(folder / "policy.safetensors")
 
 
+def promote(name: str, step: str, folder: str, snapshots: Path) -> None:
+    """Keeps the snapshot of one step, with the learning curve up to there, as a policy of its own."""
+    target = HERE / folder
+    target.mkdir(exist_ok=True)
+    load_policy(snapshots / f"{name}-{step}.safetensors").save(target / "policy.safetensors")
+    curve = json.loads((HERE / name / "learning_curve.json").read_text())
+    kept = [point for point in curve if point["step"] <= int(step)]
+    (target / "learning_curve.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
 def _action(value: Any) -> Any:
     array = np.asarray(value)
     return int(array) if array.ndim == 0 else array
@@ -273,7 +283,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshots", type=Path, default=Path("runs/behaviour"))
     parser.add_argument("--list", action="store_true", help="say what there is and stop")
+    parser.add_argument("--promote", nargs=3, metavar=("NAME", "STEP", "FOLDER"), help="keep a snapshot, and stop")
     options = parser.parse_args()
+    if options.promote:
+        promote(*options.promote, options.snapshots)
+        return
     if options.list or not options.names:
         for name, settings in BEHAVIOURS.items():
             print(f"{name:28} {settings.algorithm:4} {settings.env_id}, {settings.steps:,} steps")

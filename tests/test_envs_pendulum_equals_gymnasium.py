@@ -6,9 +6,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from offline_robust.envs import BatchedPendulum, GymnasiumBatch, make_batch
+from offline_robust.envs import BatchedPendulum, GymnasiumBatch, Perturbation, make_batch, system
 
 EPISODES = 24
+
+
+def _stated(values: list[dict[str, float]]) -> list[list[Perturbation]]:
+    return [[Perturbation(name, value, "absolute") for name, value in own.items()] for own in values]
 
 
 def _values(perturbed: bool) -> list[dict[str, float]]:
@@ -31,7 +35,7 @@ def test_every_observation_reward_and_end_equals_gymnasium_bit_for_bit(perturbed
         for name, value in own.items():
             setattr(env.unwrapped, names[name], value)
         envs.append(env)
-    batch = BatchedPendulum("Pendulum-v1", values)
+    batch = BatchedPendulum(system("Pendulum-v1"), _stated(values))
     observations = batch.reset(seeds)
     expected = np.array([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
     np.testing.assert_array_equal(observations, expected)
@@ -48,18 +52,18 @@ def test_every_observation_reward_and_end_equals_gymnasium_bit_for_bit(perturbed
         assert batch.live.all() == (step < 199)
 
 
-def test_squares_go_through_the_scalar_power() -> None:
+def testsquares_go_through_the_scalar_power() -> None:
     """The reason for a loop in the reward: ``x * x`` differs from Gymnasium's ``x**2`` in the last bit at times."""
     values = np.random.default_rng(0).uniform(-8.0, 8.0, 20_000)
     scalar = np.array([value**2 for value in values])
-    from offline_robust.envs.pendulum import _square
+    from offline_robust.envs.pendulum import square
 
-    np.testing.assert_array_equal(_square(values), scalar)
+    np.testing.assert_array_equal(square(values), scalar)
 
 
 def test_the_generic_loop_and_the_engine_agree_from_the_same_seeds() -> None:
-    values = [{"length": 0.8}, {"gravity": 12.0}, {}]
-    engine, loop = make_batch("Pendulum-v1", values), GymnasiumBatch("Pendulum-v1", values)
+    of, stated = system("Pendulum-v1"), _stated([{"length": 0.8}, {"gravity": 12.0}, {}])
+    engine, loop = make_batch(of, stated), GymnasiumBatch(of, stated)
     assert isinstance(engine, BatchedPendulum)
     np.testing.assert_array_equal(engine.reset([1, 2, 3]), loop.reset([1, 2, 3]))
     for _ in range(201):
@@ -71,7 +75,7 @@ def test_the_generic_loop_and_the_engine_agree_from_the_same_seeds() -> None:
 
 
 def test_keyword_arguments_move_the_nominal_value_and_the_time_limit() -> None:
-    batch = make_batch("Pendulum-v1", [{}], {"g": 0.0, "max_episode_steps": 3})
+    batch = make_batch(system("Pendulum-v1", {"g": 0.0, "max_episode_steps": 3}), [()])
     env = gym.make("Pendulum-v1", g=0.0, max_episode_steps=3)
     batch.reset([5])
     env.reset(seed=5)

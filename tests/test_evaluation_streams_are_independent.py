@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from offline_robust.envs import GymnasiumBatch, NoiseLayer, Suite
+from offline_robust.envs import GymnasiumBatch, NoiseLayer, Perturbation, Suite, system
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import evaluate
 from offline_robust.networks import Policy, policy_spec
@@ -21,6 +22,13 @@ ENV = "Pendulum-v1"
 def _swing(observations: NDArray[Any]) -> NDArray[np.float32]:
     upright = np.where(observations[:, 0] > 0.8, -9.0 * observations[:, 1], 2.0 * np.sign(observations[:, 2]))
     return np.clip(upright - observations[:, 2], -2.0, 2.0)[:, None].astype(np.float32)
+
+
+def _layer(
+    levels: dict[str, float], episodes: range, actions: gym.Space[Any], observations: int = 3, seed: int = 0
+) -> NoiseLayer:
+    of = replace(system(ENV), action_space=actions, observation_space=gym.spaces.Box(-1, 1, (observations,)))
+    return NoiseLayer(of, [of.ready(Perturbation(name, level)) for name, level in levels.items()], seed, episodes)
 
 
 def _returns(results: Any, condition: str) -> NDArray[np.float64]:
@@ -70,11 +78,10 @@ def test_start_states_are_shared_by_conditions_and_policies_and_move_with_the_se
 
 
 def test_noise_of_a_higher_level_scales_the_same_draws_and_each_episode_has_its_own() -> None:
-    space, actions = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-np.inf, np.inf, (2,))
-    zeros = np.zeros((4, 3))
+    actions, zeros = gym.spaces.Box(-np.inf, np.inf, (2,)), np.zeros((4, 3))
 
     def draws(level: float, episodes: range, seed: int = 0) -> NDArray[np.float64]:
-        layer = NoiseLayer({"observation_noise": level, "action_noise": 1.0}, seed, episodes, space, actions)
+        layer = _layer({"observation_noise": level, "action_noise": 1.0}, episodes, actions, seed=seed)
         # 100 steps: the draws come in blocks, and the seam must not show.
         return np.stack([layer.observe(zeros[: len(episodes)]) for _ in range(100)])
 
@@ -88,23 +95,20 @@ def test_noise_of_a_higher_level_scales_the_same_draws_and_each_episode_has_its_
 
 
 def test_random_actions_replace_the_stated_share_within_the_action_space() -> None:
-    observations, box = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-2.0, 1.0, (1,))
-    layer = NoiseLayer({"random_action": 0.25}, 0, range(50), observations, box)
-    executed = np.stack([layer.act(np.full((50, 1), 9.0, np.float32)) for _ in range(80)])
-    replaced = executed[executed != 9.0]
+    layer = _layer({"random_action": 0.25}, range(50), gym.spaces.Box(-2.0, 1.0, (1,)))
+    executed = np.stack([layer.act(np.full((50, 1), 0.5, np.float32)) for _ in range(80)])
+    replaced = executed[executed != 0.5]
     assert abs(replaced.size / executed.size - 0.25) < 0.03
     assert replaced.min() >= -2.0
     assert replaced.max() <= 1.0
     assert abs(replaced.mean() + 0.5) < 0.1
-    discrete = gym.spaces.Discrete(3, start=1)
-    layer = NoiseLayer({"random_action": 1.0}, 0, range(50), observations, discrete)
+    layer = _layer({"random_action": 1.0}, range(50), gym.spaces.Discrete(3, start=1))
     chosen = np.stack([layer.act(np.ones(50, np.int64)) for _ in range(40)])
     np.testing.assert_allclose(np.bincount(chosen.ravel(), minlength=4)[1:] / chosen.size, 1 / 3, atol=0.04)
 
 
 def test_action_noise_stays_in_the_action_space_and_the_reward_stays_the_environments() -> None:
-    box = gym.spaces.Box(-1.0, 1.0, (2,))
-    layer = NoiseLayer({"action_noise": 3.0}, 0, range(9), gym.spaces.Box(-1, 1, (3,)), box)
+    layer = _layer({"action_noise": 3.0}, range(9), gym.spaces.Box(-1.0, 1.0, (2,)))
     executed = layer.act(np.zeros((9, 2), np.float32))
     assert executed.dtype == np.float32
     assert np.abs(executed).max() == 1.0
@@ -132,7 +136,7 @@ def test_episodes_that_end_early_stop_counting() -> None:
 
 
 def test_an_ended_episode_is_frozen() -> None:
-    batch = GymnasiumBatch("CartPole-v1", [{}, {}])
+    batch = GymnasiumBatch(system("CartPole-v1"), [(), ()])
     batch.reset([0, 1])
     while batch.live.all():
         before = batch.step(np.array([1, batch.live.sum() % 2]))[0]
@@ -168,7 +172,7 @@ def test_a_torch_policy_of_ours_is_called_once_per_condition_and_step() -> None:
         (lambda o: np.zeros((len(o), 1)), "CartPole-v1", {}, "whole numbers"),
         (lambda o: np.full(len(o), 2), "CartPole-v1", {}, "outside 0..1"),
         (lambda o: np.zeros(len(o), int), "CartPole-v1", {"perturb": "action_noise=1"}, "continuous actions"),
-        (lambda o: np.zeros(len(o), int), "CartPole-v1", {"perturb": "length=1.1"}, "no parameter 'length'"),
+        (lambda o: np.zeros(len(o), int), "CartPole-v1", {"perturb": "max_torque=1.1"}, "no parameter 'max_torque'"),
         (_swing, "Pendulm-v1", {}, "did you mean .*'Pendulum-v1'"),
         (_swing, ENV, {"env_kwargs": {"gravity": 3}}, "unexpected keyword"),
         (_swing, ENV, {"suite": "pendulum-length", "perturb": "mass=1"}, "not both"),
@@ -194,14 +198,14 @@ def test_a_bad_last_condition_is_refused_before_the_first_one_runs() -> None:
         evaluate(never, "CartPole-v1", perturb="action_noise=0,1")
 
 
-def test_progress_names_every_condition_and_meta_says_what_was_run() -> None:
+def test_progress_names_every_batch_of_conditions_and_meta_says_what_was_run() -> None:
     told: list[tuple[int, int, str]] = []
     results = evaluate(
         _swing, ENV, perturb="length=0.5,1", episodes=2, seed=3, max_steps=5, progress=lambda *a: told.append(a)
     )
-    assert told == [(0, 2, "length x0.5"), (1, 2, "length x1"), (2, 2, "")]
+    assert told == [(0, 2, "length x0.5"), (2, 2, "")]  # both conditions run together
     assert {k: results.meta[k] for k in ("env_id", "episodes", "seed", "checkpoint")} == {
         "env_id": ENV, "episodes": 2, "seed": 3, "checkpoint": "last"
     }  # fmt: skip
     assert results.meta["versions"]["gymnasium"] == gym.__version__
-    assert isinstance(evaluate(_swing, ENV, suite=Suite("none", ()), episodes=1, max_steps=1).meta["suite"], str)
+    assert isinstance(evaluate(_swing, ENV, suite=Suite.of("none", ()), episodes=1, max_steps=1).meta["suite"], str)

@@ -27,9 +27,9 @@ def without_effect(system: System, conditions: Sequence[Condition]) -> list[Cond
 
     Args:
         system: the environment.
-        conditions: as `Suite.for_system` gives them; nominal ones and those with noise alone are passed over.
+        conditions: as `Suite.for_system` gives them; those that leave the physics nominal are passed over.
     """
-    tried = [c for c in conditions if not c.nominal and system.physics(c.perturbations)]
+    tried = [c for c in conditions if not system.check(system.physics(c.perturbations))]
     if not tried:
         return []
     batch = make_batch(system, [acting for c in (None, *tried) for acting in [_acting(system, c)] * _STARTS])

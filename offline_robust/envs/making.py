@@ -25,7 +25,10 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
         with _quietly(env_id):
             return gym.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
     except gym.error.DependencyNotInstalled as error:
-        raise EvaluationError(f"{env_id} needs a package that is not installed: {_line(error)}") from None
+        reason = _line(error)
+        # Gymnasium 1.0's own advice does not build: its extra compiles an old box2d.
+        advice = "pip install 'offline-robust[box2d]'" if "box2d" in reason.lower() else reason
+        raise EvaluationError(f"{env_id} needs a package that is not installed: {advice}") from None
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         if env_id in gym.registry:
             raise EvaluationError(f"cannot make {env_id}: {_line(error)}") from None

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.envs.pendulum import square
+
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Action = NDArray[Any]
@@ -266,8 +268,8 @@ class InvertedDoublePendulum(Task):
         x, y = now["site_xpos"][:, 0, 0], now["site_xpos"][:, 0, 2]
         ended = y <= 1
         bonus = self._bonus if self._old else self._bonus * ~ended
-        distance = 0.01 * _square(x) + _square(y - 2)
-        return bonus - distance - (1e-3 * _square(now["qvel"][:, 1]) + 5e-3 * _square(now["qvel"][:, 2])), ended
+        distance = 0.01 * square(x) + square(y - 2)
+        return bonus - distance - (1e-3 * square(now["qvel"][:, 1]) + 5e-3 * square(now["qvel"][:, 2])), ended
 
 
 class Reacher(Task):
@@ -335,11 +337,6 @@ def _effort(weight: float, controls: Action) -> NDArray[Any]:
 def _length(vectors: Float) -> Float:
     """Row by row the square root of the dot product, which may differ from that of the summed squares."""
     return np.asarray(np.sqrt(np.vecdot(vectors, vectors)))
-
-
-def _square(values: Float) -> Float:
-    """Squares through the scalar power, which rounds differently from ``x * x`` now and then."""
-    return np.array([value**2 for value in values], np.float64)
 
 
 def _centre(now: Snapshot, places: Float) -> Float:

@@ -74,8 +74,8 @@ class BatchedPendulum:
             return self._observe(), np.zeros(len(self.live)), none, none.copy()
         torque = np.clip(np.asarray(actions, np.float32)[:, 0], -self._max_torque, self._max_torque)
         wrapped = ((self._angle + np.pi) % (2 * np.pi)) - np.pi
-        effort = np.float32(0.001) * _square(torque)
-        cost = _square(wrapped) + 0.1 * _square(self._speed) + effort
+        effort = np.float32(0.001) * square(torque)
+        cost = square(wrapped) + 0.1 * square(self._speed) + effort
         speed = self._speed + (self._pull * np.sin(self._angle) + self._push * torque) * self._dt
         self._speed = np.clip(speed, -self._max_speed, self._max_speed)
         self._angle = self._angle + self._speed * self._dt
@@ -92,8 +92,11 @@ class BatchedPendulum:
         return np.stack([np.cos(self._angle), np.sin(self._angle), self._speed], 1).astype(np.float32)
 
 
-def _square(x: NDArray[Any]) -> NDArray[Any]:
-    """Element-wise square through the scalar power, as Gymnasium computes it; keeps the dtype."""
+def square(x: NDArray[Any]) -> NDArray[Any]:
+    """Element-wise square (N,) through the scalar power, as Gymnasium computes it; keeps the dtype.
+
+    It rounds differently from ``x * x`` about once in a thousand.
+    """
     return np.array([value**2 for value in x], x.dtype)
 
 

@@ -203,7 +203,8 @@ def _noise(name: str, unit: str, high: float, meaning: str, target: Target) -> N
 
 _noise(
     "observation_noise", "units of the observation", 1e9,
-    "standard deviation of Gaussian noise added to everything the policy observes", "observation",
+    "standard deviation of Gaussian noise on observations, but for Reacher's angles and LunarLander's contacts",
+    "observation",
 )  # fmt: skip
 _noise(
     "action_noise", "units of the action", 1e9,

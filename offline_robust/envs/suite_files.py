@@ -100,16 +100,18 @@ def _axis(entry: Any) -> Axis:
 def _perturbations(entries: Any) -> tuple[Perturbation, ...]:
     optional = ("mode", *_SCHEDULE)
     found = []
-    for item in _list(entries, "each condition", least=0):
+    if not isinstance(entries, list) or len(entries) > MAX_CONDITIONS:
+        raise EvaluationError("each condition must be a list of perturbations")
+    for item in entries:
         _keys(item, "a perturbation", required=("parameter", "level"), optional=optional)
         _text(item["parameter"], "parameter")
         found.append(Perturbation(**item))
     return tuple(found)
 
 
-def _list(entries: Any, what: str, least: int = 1) -> list[Any]:
-    if not isinstance(entries, list) or not least <= len(entries) <= MAX_CONDITIONS:
-        raise EvaluationError(f"{what} must be a list of {least} to {MAX_CONDITIONS} entries")
+def _list(entries: Any, what: str) -> list[Any]:
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CONDITIONS:
+        raise EvaluationError(f"{what} must be a list of 1 to {MAX_CONDITIONS} entries")
     return entries
 
 

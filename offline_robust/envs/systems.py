@@ -247,7 +247,9 @@ def _system(env_id: str, key: str) -> System:
     env = make_env(env_id, kwargs)
     physics = _scratch(env_id, key)
     inner: Any = env.unwrapped
-    seconds = getattr(inner, "dt", getattr(inner, "tau", None))
+    # Box2D environments name their rate in the module and in the metadata alone.
+    rate = env.metadata.get("render_fps") if "box2d" in type(inner).__module__ else None
+    seconds = getattr(inner, "dt", getattr(inner, "tau", 1.0 / rate if rate else None))
     found = System(
         env_id,
         kwargs,
