@@ -32,6 +32,7 @@ test: lint
 lint: $(VENV)/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	$(BIN)/python docs/figures/configuration.py --check
+	$(BIN)/python docs/figures/parameters.py --check
 
 bench: $(VENV)/dev
 	$(ORL) bench

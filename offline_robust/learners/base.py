@@ -27,7 +27,7 @@ class LearnerConfig(BaseModel):
     reward_scale: float = Field(1.0, gt=0, description="Multiplies shifted rewards. DR-SAC on Pendulum: 1/8.")
     reward_replace: tuple[float, float] | None = Field(
         None,
-        description="[a, b]: rewards of a or less are learned from as b, before shift and scale. DR-SAC on LunarLander: "
+        description="[a, b]: rewards of a or less count as b, before shift and scale. DR-SAC on LunarLander: "
         "[-100, -10], so that a crash does not swamp the rest.",
     )
 

@@ -85,7 +85,8 @@ class SAC(Learner):
         o, a, init = problem.observation_dim, problem.action_dim, problem.streams["init"]
         spec = policy_spec("tanh_gaussian", o, problem.action_space, config.hidden, problem.env_id)
         self.actor = TanhGaussianActor(spec, init).to(problem.device)
-        self.critics = EnsembleMLP(config.critics, [o + a, *(config.critic_hidden or config.hidden), 1], init).to(problem.device)
+        sizes = [o + a, *(config.critic_hidden or config.hidden), 1]
+        self.critics = EnsembleMLP(config.critics, sizes, init).to(problem.device)
         self.value = MLP([o, *config.hidden, 1], init).to(problem.device)
         _edac_start(self.critics, init)
         self.target_critics, self.target_value = frozen_copy(self.critics), frozen_copy(self.value)
