@@ -15,7 +15,7 @@ from scipy import stats
 
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import Results, compare, per_condition, summarise
-from offline_robust.evaluation.levels import far, grid, sweeps
+from offline_robust.evaluation.levels import far, grids, sweeps
 from offline_robust.evaluation.results import results_frame
 from offline_robust.evaluation.statistics import (
     DESCRIBED,
@@ -317,8 +317,7 @@ def test_the_nominal_condition_joins_a_sweep_that_lacks_it() -> None:
 
 def test_grids_are_recognised_with_their_gaps() -> None:
     rows = [("length+mass", f"{a};{b}", "scale;scale", False) for a in (1, 2) for b in (3, 5, 4)]
-    found = grid(_conditions(rows[:-1]))
-    assert found is not None
+    (found,) = grids(_conditions(rows[:-1]))
     np.testing.assert_array_equal(found.index, [[0, 2, 1], [3, -1, 4]])
     assert sweeps(_conditions(rows), "Pendulum-v1") == []
 

@@ -14,16 +14,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from offline_robust.datasets import (
-    bundled_names,
-    check,
-    collect_recipe,
-    convert,
-    describe,
-    load_dataset,
-    load_recipe,
-)
-from offline_robust.datasets.sources import minari_ids
+from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
+from offline_robust.collection.recipes import recipe_file
+from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
+from offline_robust.datasets.sources import bundled_data, made_folder, minari_ids
+from offline_robust.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
 
@@ -36,16 +31,39 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
-    """Datasets that can be loaded by name: bundled ones, and Minari's local ones."""
-    rows = [{"name": name, "kind": "bundled", "description": load_recipe(name).description} for name in bundled_names()]
-    rows += [{"name": name, "kind": "minari", "description": ""} for name in minari_ids()]
+    """Datasets that can be had by name: shipped ones, ones made on demand, and Minari's local ones."""
+    rows = [_known(name) for name in bundled_names()]
+    rows += [{"name": name, "kind": "minari", "data": "here"} for name in minari_ids()]
     if as_json:
         _print_json(rows)
         return
-    table = Table("name", "kind", "description")
+    table = Table()
+    for header in ("name", "data", "rows"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("description")
     for row in rows:
-        table.add_row(*(escape(row[key]) for key in ("name", "kind", "description")))
-    Console().print(table)
+        size = f"{row['transitions']:,}" if "transitions" in row else ""
+        table.add_row(*(escape(cell) for cell in (row["name"], row["data"], size, row.get("description", ""))))
+    console = Console()
+    console.print(table)
+    if any(row["data"] == "on demand" for row in rows):
+        console.print("on demand: make it with offline-robust data collect NAME", highlight=False)
+
+
+def _known(name: str) -> dict[str, Any]:
+    """One line of the list: a bundled recipe, and whether its data are shipped, made, or to be made."""
+    recipe = load_recipe(name)
+    shipped, made = bundled_data(name), made_folder(name)
+    here = shipped or (made if (made / "data").is_dir() else None)
+    return {
+        "name": name,
+        "kind": "bundled",
+        "data": "shipped" if shipped else "made" if here else "on demand",
+        "path": None if here is None else str(here / "data"),
+        "transitions": recipe.rows,
+        "env_id": recipe.env_id,
+        "description": recipe.description,
+    }
 
 
 @app.command()
@@ -99,17 +117,38 @@ def check_source(source: Source, env_id: EnvId = None, as_json: Json = False, qu
 
 @app.command()
 def collect(
-    name: Annotated[str, typer.Argument(help="A bundled dataset, or a recipe.yaml.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the data; ./NAME when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A bundled dataset, or a recipe.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for data, recipe and card.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="In place of NAME: a policy file, a run's folder, a bundled policy, or 'random'.")
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="With --policy: the environment. Default: the policy's own.")] = None,
+    transitions: Annotated[int, typer.Option(help="With --policy: rows.")] = 100_000,
+    epsilon: Annotated[float, typer.Option(help="With --policy: probability of a uniform action, each step.")] = 0.0,
+    stochastic: Annotated[bool, typer.Option("--stochastic", help="With --policy: draw its actions.")] = False,
+    perturb: Annotated[list[str] | None, typer.Option(help="With --policy: physics, as in ctrlrange=0.85.")] = None,
+    seed: Annotated[int, typer.Option(help="With --policy: of start states and exploration.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Makes a dataset anew from its recipe, in Minari's layout."""
-    recipe = load_recipe(name)
-    folder = out if out is not None else Path(recipe.name)
-    with _bar(f"collecting {recipe.name}", recipe.transitions, quiet) as advance:
-        dataset = collect_recipe(name, folder, overwrite=overwrite, progress=advance)
+    """Make a dataset: a bundled one into your own datasets (or --out), or a new one with a policy of yours."""
+    if (name is None) == (policy is None) or (policy is not None and out is None):
+        raise ConfigError(
+            "data collect takes either NAME (see: offline-robust data list) or --policy FILE --out FOLDER"
+        )
+    if name is not None:
+        recipe, beside = load_recipe(name), recipe_file(name)[0].parent
+    else:
+        recipe = own_recipe(Path(str(out)), str(policy), env, transitions, epsilon, stochastic, perturb or [], seed)
+        beside = Path()
+    with _bar(f"collecting {recipe.name}", recipe.rows, quiet) as advance:
+        if name in bundled_names() and out is None:
+            folder = bundled_data(str(name)) or made_folder(str(name))
+            dataset = make_dataset(str(name), overwrite=overwrite, progress=advance)
+        else:
+            folder = out or Path(recipe.name)
+            dataset = make_recipe(recipe, beside, folder, overwrite=overwrite, progress=advance)
     _done(folder / "data", dataset.fingerprint, len(dataset), as_json, quiet)
 
 

@@ -21,9 +21,9 @@ class Bar:
         """(phase, updates done, in all, updates a second)."""
         self._update("training", done, total, f"{phase} {rate:,.0f} updates/s")
 
-    def evaluation(self, run: str, done: int, total: int) -> None:
-        """(run, conditions done, in all)."""
-        self._update(run, done, total, f"evaluate {run}")
+    def evaluation(self, run: str, done: int, total: int, now: str = "") -> None:
+        """(run, conditions done, in all, what runs next or how many were there already)."""
+        self._update(run, done, total, f"evaluate {run}{': ' if now else ''}{now}")
 
     def _update(self, key: str, done: int, total: int, text: str) -> None:
         if self._bar is None:

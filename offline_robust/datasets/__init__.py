@@ -1,13 +1,11 @@
-"""Logged data: read, check, describe, collect, convert.
+"""Logged data: read, check, describe, convert. (Data are collected in `offline_robust.collection`.)
 
 Every reader returns a `TransitionDataset`; `load_dataset` finds the right one.
 """
 
-from offline_robust.datasets.collect import collect
 from offline_robust.datasets.describe import describe
 from offline_robust.datasets.load import check, convert, load_dataset
 from offline_robust.datasets.problems import Problem
-from offline_robust.datasets.recipes import Recipe, collect_recipe, load_recipe
 from offline_robust.datasets.sources import bundled_names
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.datasets.writers import write_d4rl, write_dataset, write_minari, write_npz
@@ -15,16 +13,12 @@ from offline_robust.datasets.writers import write_d4rl, write_dataset, write_min
 __all__ = [
     "Batch",
     "Problem",
-    "Recipe",
     "TransitionDataset",
     "bundled_names",
     "check",
-    "collect",
-    "collect_recipe",
     "convert",
     "describe",
     "load_dataset",
-    "load_recipe",
     "write_d4rl",
     "write_dataset",
     "write_minari",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -17,13 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from offline_robust.datasets.minari_files import MAIN, METADATA
-from offline_robust.datasets.sources import Location
+from offline_robust.datasets.sources import Location, cache_root
 from offline_robust.datasets.spaces import Description, decode_description, encode_description, parse_json
 from offline_robust.datasets.transitions import TENSORS, TransitionDataset
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it whenever a reader changes what it returns."""
 MIN_EPISODES = 64
 """Fewer episodes than this are read as fast from the source."""
@@ -82,11 +81,6 @@ class Cache:
                 save_file(tensors, aside, about)
         except (OSError, SafetensorError, DatasetError, TypeError, ValueError) as error:
             warnings.warn(f"{self.path}: the cache cannot be written ({error}); loading works without", stacklevel=3)
-
-
-def cache_root() -> Path:
-    """``$OFFLINE_ROBUST_CACHE``, or ``~/.cache/offline-robust``."""
-    return Path(os.environ.get("OFFLINE_ROBUST_CACHE") or Path.home() / ".cache" / "offline-robust")
 
 
 def _read(path: Path) -> TransitionDataset:

@@ -117,6 +117,8 @@ def _spaces(folder: Path, about: dict[str, Any]) -> Logged:
     for key in ("ref_min_score", "ref_max_score"):
         if isinstance(about.get(key), int | float) and not isinstance(about.get(key), bool):
             logged.provenance[key] = float(about[key])
+    if isinstance(own.get("collection"), dict):
+        logged.provenance["collection"] = own["collection"]
     return logged
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from offline_robust.datasets.hdf5 import open_hdf5
 from offline_robust.datasets.minari_files import MAIN, METADATA
 from offline_robust.datasets.problems import one_line, refusal
-from offline_robust.errors import DatasetNotFound, nearest
+from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 from offline_robust.files import bundled
+from offline_robust.plain_yaml import read_yaml
 
 RECIPE = "recipe.yaml"
+POLICY = "policy.safetensors"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 
 _MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _NAME = re.compile(r"[-\w]+")
+_SIZED = re.compile(r"(.+)-(\d+[km])")
+_MAX_RECIPE = 2**16
+_TEXTS = ("description", "notes", "larger")
+"""Keys of a recipe that change nothing in the data."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +53,87 @@ def locate(source: str | Path) -> Location:
         return _at(path)
     if isinstance(source, Path) or path.suffix in (*HDF5_SUFFIXES, ".npz"):
         raise DatasetNotFound(f"{path}: no such file or folder")
-    if _NAME.fullmatch(text) and (bundled("datasets") / text / RECIPE).is_file():
-        folder = bundled("datasets") / text
-        if not (folder / "data" / METADATA).is_file():
-            raise DatasetNotFound(
-                f"{text}: its data are not shipped; make them with `offline-robust data collect {text}`"
-            )
-        return _at(folder)
+    if find_recipe(text) is not None:
+        return _at(_with_data(text))
     if _MINARI_ID.fullmatch(text):
         return _minari(text)
     raise DatasetNotFound(one_line(_not_found(text)))
 
 
 def bundled_names() -> list[str]:
-    """Names of the bundled datasets."""
-    root = bundled("datasets")
-    return sorted(path.parent.name for path in root.glob(f"*/{RECIPE}")) if root.is_dir() else []
+    """Names of the bundled recipes, with their larger sizes; `bundled_data` and `made_folder` tell where data lie."""
+    found = {path.parent.name: path for path in bundled("datasets").glob(f"*/{RECIPE}")}
+    larger = [f"{name}-{size}" for name, path in found.items() for size in _sizes(path)]
+    return sorted([*found, *larger])
+
+
+def find_recipe(name: str) -> tuple[Path, str] | None:
+    """The file of a bundled recipe, and which of its larger sizes the name means ("" for none); None: no such name."""
+    if not _NAME.fullmatch(name):
+        return None
+    path = bundled("datasets") / name / RECIPE
+    if path.is_file():
+        return path, ""
+    match = _SIZED.fullmatch(name)
+    path = bundled("datasets") / match[1] / RECIPE if match else path
+    return (path, match[2]) if match and path.is_file() and match[2] in _sizes(path) else None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The keys of a recipe file, not checked yet.
+
+    Raises:
+        ConfigError: it is not YAML of plain values.
+    """
+    content = read_yaml(path, "a recipe", _MAX_RECIPE, ConfigError)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: holds no keys; a recipe has at least name, env_id, seed and description")
+    return content
+
+
+def policy_path(policy: str, beside: Path) -> Path:
+    """The file of a behaviour policy: of a bundled model, or at a path seen from the folder ``beside``."""
+    if _NAME.fullmatch(policy):
+        return bundled("models") / policy / POLICY
+    path = beside / Path(policy).expanduser()
+    return path / POLICY if path.is_dir() else path
+
+
+def bundled_data(name: str) -> Path | None:
+    """The folder of a dataset that is shipped with its data."""
+    folder = bundled("datasets") / name
+    return folder if (folder / "data" / METADATA).is_file() else None
+
+
+def made_folder(name: str) -> Path:
+    """Where the data of a bundled recipe lie once they are made, below `cache_root`.
+
+    The folder's name changes with everything in the recipe that matters and with the policies, so that data of an
+    older recipe are never taken for the new one's.
+
+    Raises:
+        DatasetNotFound: no such recipe.
+        ConfigError: the recipe is not YAML.
+    """
+    found = find_recipe(name)
+    if found is None:
+        raise DatasetNotFound(one_line(_not_found(name)))
+    path, size = found
+    recipe = read_recipe(path)
+    essence = [size, {key: value for key, value in recipe.items() if key not in _TEXTS}]
+    essence += [recipe["larger"][size]] if size else []
+    digest = hashlib.sha256(json.dumps(essence, sort_keys=True, default=str).encode())
+    parts = recipe.get("parts")
+    for part in (recipe, *(parts if isinstance(parts, list) else ())):
+        policy = part.get("policy") if isinstance(part, dict) else None
+        if policy and (file := policy_path(str(policy), path.parent)).is_file():
+            digest.update(file.read_bytes())
+    return cache_root() / "datasets" / f"{name}-{digest.hexdigest()[:8]}"
+
+
+def cache_root() -> Path:
+    """``$OFFLINE_ROBUST_CACHE``, or ``~/.cache/offline-robust``."""
+    return Path(os.environ.get("OFFLINE_ROBUST_CACHE") or Path.home() / ".cache" / "offline-robust")
 
 
 def minari_root() -> Path:
@@ -93,6 +166,22 @@ def _at(path: Path) -> Location:
             return Location("d4rl", path)
     known = ", ".join((*HDF5_SUFFIXES, ".npz"))
     raise refusal(str(path), f"has the ending '{path.suffix}'", f"{known} files and Minari folders are read")
+
+
+def _sizes(recipe: Path) -> list[str]:
+    larger = read_recipe(recipe).get("larger")
+    return [str(size) for size in larger] if isinstance(larger, dict) else []
+
+
+def _with_data(name: str) -> Path:
+    """The folder of a recipe's data: shipped, or made on this computer."""
+    folder = bundled_data(name) or made_folder(name)
+    if not (folder / "data" / METADATA).is_file():
+        raise DatasetNotFound(
+            f"{name}: its data are made on demand, in minutes, and are not here yet; make them with `offline-robust "
+            f"data collect {name}`, or in Python with offline_robust.collection.make_dataset('{name}')"
+        )
+    return folder
 
 
 def _minari(dataset_id: str) -> Location:

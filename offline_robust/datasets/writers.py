@@ -39,6 +39,7 @@ def write_minari(
     dataset_id: str | None = None,
     description: str | None = None,
     overwrite: bool = False,
+    collection: Mapping[str, Any] | None = None,
     **metadata: Any,
 ) -> Path:
     """Writes ``folder/data`` in Minari's HDF5 layout; ``minari.MinariDataset(folder / "data")`` opens it.
@@ -49,6 +50,7 @@ def write_minari(
         dataset_id: ``namespace/name-vN``; the one it was read under, or one made from the folder's name, when None.
         description: free text for Minari's listing.
         overwrite: replace an existing ``folder/data``.
+        collection: how the data were made, as plain values; it is read back into the provenance.
         metadata: further fields of metadata.json (``author``, ``algorithm_name``, ``code_permalink``, ...).
 
     Returns:
@@ -79,7 +81,11 @@ def write_minari(
         "minari_version": _MINARI_VERSION,
         **({"description": description} if description else {}),
         **metadata,
-        "offline_robust": {"env_id": dataset.env_id, "env_kwargs": plain_kwargs(dataset.env_kwargs)},
+        "offline_robust": {
+            "env_id": dataset.env_id,
+            "env_kwargs": plain_kwargs(dataset.env_kwargs),
+            **({"collection": dict(collection)} if collection else {}),
+        },
     }
     with replacing(data) as aside:
         aside.mkdir()

@@ -1,7 +1,23 @@
 """Policy against perturbations: the results table and its statistics."""
 
+from offline_robust.evaluation.cells import clear_cells
 from offline_robust.evaluation.results import COLUMNS, Results
 from offline_robust.evaluation.rollout import evaluate, run_conditions
-from offline_robust.evaluation.summary import compare, per_condition, summarise
+from offline_robust.evaluation.scores import SCORE_NAMES, ScoreReference, score_reference
+from offline_robust.evaluation.summary import by_severity, compare, per_condition, per_parameter, summarise
 
-__all__ = ["COLUMNS", "Results", "compare", "evaluate", "per_condition", "run_conditions", "summarise"]
+__all__ = [
+    "COLUMNS",
+    "SCORE_NAMES",
+    "Results",
+    "ScoreReference",
+    "by_severity",
+    "clear_cells",
+    "compare",
+    "evaluate",
+    "per_condition",
+    "per_parameter",
+    "run_conditions",
+    "score_reference",
+    "summarise",
+]

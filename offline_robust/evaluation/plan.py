@@ -124,12 +124,6 @@ def describe(
     max_steps: int | None,
 ) -> dict[str, Any]:
     """What is kept with a results table: what was asked, and the versions that answered."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return {
         "env_id": env_id,
         "env_kwargs": dict(env_kwargs or {}),
@@ -141,5 +135,16 @@ def describe(
         "max_steps": max_steps,
         "policy": "deterministic",
         "checkpoint": "last",
-        "versions": versions,
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that determine the numbers of an evaluation."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

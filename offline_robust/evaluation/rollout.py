@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -21,16 +22,17 @@ from offline_robust.envs import (
     make_batch,
 )
 from offline_robust.errors import EvaluationError
-from offline_robust.evaluation.plan import describe, make_plan
+from offline_robust.evaluation.cells import Cells, Columns
+from offline_robust.evaluation.plan import Plan, describe, make_plan
 from offline_robust.evaluation.results import Results, results_frame
 
 _ROWS = 512
 """Episodes that run in one batch, about."""
 
 Act = Callable[[NDArray[Any]], Any]
-Columns = dict[str, NDArray[Any]]
 Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, label)`` before each condition and once at the end."""
+"""Called as ``progress(done, total, label)`` before each batch of conditions and once at the end; first of all, where
+some were there already, with words that say so in place of a label."""
 
 
 class Acting(Protocol):
@@ -54,6 +56,7 @@ def evaluate(
     training_seed: int = 0,
     progress: Progress | None = None,
     max_steps: int | None = None,
+    cells: str | Path | None = None,
 ) -> Results:
     """Runs a policy under every condition of a suite.
 
@@ -76,25 +79,22 @@ def evaluate(
         training_seed: the seed the policy was trained with.
         progress: told about every condition.
         max_steps: cuts episodes; needed where the environment has no time limit.
+        cells: a folder where every finished condition is kept, so that an evaluation that was stopped goes on where it
+            was; only for a `Policy` of this library. `clear_cells` removes them once the results are saved.
 
     Raises:
         EvaluationError: anything of the above does not fit; nothing is run before everything that can be checked is.
     """
     plan = make_plan(policy, env_id, suite, perturb, episodes, seed, env_kwargs, max_steps)
     conditions, seeds = plan.conditions, plan.seeds
-    act: Act = getattr(policy, "act", policy)  # type: ignore[arg-type]
-    columns: list[Columns] = []
-    with _one_thread():
-        for chunk in _chunks(conditions, episodes):
-            if progress:
-                progress(len(columns), len(conditions), chunk[0].label)
-            columns += run_conditions(act, plan.system, chunk, seeds, seed, max_steps)
-    if progress:
-        progress(len(conditions), len(conditions), "")
-    for condition, found in zip(conditions, columns, strict=True):
-        if not np.isfinite(found["return"]).all():
-            raise EvaluationError(f"{env_id}, {condition.label}: the simulation diverged (the return is not finite)")
-
+    kept = None if cells is None else Cells(cells, policy, plan, seed, max_steps)
+    columns = _run(policy, plan, seed, max_steps, kept, progress)
+    diverged = [c.label for c, found in zip(conditions, columns, strict=True) if not np.isfinite(found["return"]).all()]
+    if diverged:
+        more = f" and {len(diverged) - 1} more of {len(conditions)} conditions" if len(diverged) > 1 else ""
+        raise EvaluationError(
+            f"{env_id}, {diverged[0]}{more}: the simulation diverged (the return is not finite); leave such levels out"
+        )
     measured = {name: np.concatenate([c[name] for c in columns]) for name in ("return", "length", "terminated")}
     frame = results_frame(
         {
@@ -112,6 +112,31 @@ def evaluate(
     for name, attribute in (("condition", "label"), ("perturbation",) * 2, ("level",) * 2, ("mode",) * 2):
         frame[name] = [getattr(condition, attribute) for condition in conditions for _ in range(episodes)]
     return Results(frame, describe(plan.suite, conditions, env_id, env_kwargs, episodes, seed, max_steps))
+
+
+def _run(
+    policy: Any, plan: Plan, seed: int, max_steps: int | None, kept: Cells | None, progress: Progress | None
+) -> list[Columns]:
+    """What every condition of the plan gave, in its order; those that are kept are not run again."""
+    act: Act = getattr(policy, "act", policy)
+    conditions = plan.conditions
+    columns = kept.read(conditions) if kept else {}
+    if progress and columns:
+        progress(len(columns), len(conditions), f"{len(columns)} of {len(conditions)} conditions were there already")
+    missing = [k for k in range(len(conditions)) if k not in columns]
+    with _one_thread():
+        for chunk in _chunks(missing, len(plan.seeds)):
+            if progress:
+                progress(len(columns), len(conditions), conditions[chunk[0]].label)
+            chosen = [conditions[k] for k in chunk]
+            found = run_conditions(act, plan.system, chosen, plan.seeds, seed, max_steps)
+            columns.update(zip(chunk, found, strict=True))
+            for condition, own in zip(chosen, found, strict=True):
+                if kept:
+                    kept.write(condition, own)
+    if progress:
+        progress(len(conditions), len(conditions), "")
+    return [columns[k] for k in range(len(conditions))]
 
 
 def run_conditions(
@@ -192,11 +217,11 @@ class _Cell:
         return self._noise.act(actions, levels)
 
 
-def _chunks(conditions: Sequence[Condition], episodes: int) -> Iterator[list[Condition]]:
+def _chunks(conditions: Sequence[int], episodes: int) -> Iterator[Sequence[int]]:
     """Conditions that run together: enough rows for the engine, few enough for memory and for frequent results."""
     size = max(1, _ROWS // episodes)
     for first in range(0, len(conditions), size):
-        yield list(conditions[first : first + size])
+        yield conditions[first : first + size]
 
 
 @contextmanager

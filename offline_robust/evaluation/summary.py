@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from offline_robust.errors import EvaluationError, nearest
 from offline_robust.evaluation import levels as lv
 from offline_robust.evaluation.results import Results
-from offline_robust.evaluation.statistics import DESCRIBED, Array, bootstrap, describe, interval
+from offline_robust.evaluation.statistics import DESCRIBED, Array, area, bootstrap, describe, interval
 
 _SEED = 0
 """Of the bootstrap when no generator is given, so that a report is the same each time."""
@@ -102,6 +102,113 @@ def per_condition(results: Results, rng: np.random.Generator | None = None, draw
         labels = tuple(cube.conditions["condition"])
         rows += _rows({"learner": name}, "condition", labels, _level_means(cube.returns), samples, cube)
     return pd.DataFrame(rows)
+
+
+def per_parameter(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+    """For every swept parameter of every learner the area under its curve and its worst level, with 95 % intervals.
+
+    Returns:
+        Columns learner, parameter (what the sweep is called), mode, statistic ("area", the trapezoid over the levels
+        divided by their range, in units of return, or "worst_level", the lowest mean return), condition (of the worst
+        level, "" for the area), value, low, high, trainings, episodes. Grids and levels that move have no rows.
+
+    Raises:
+        EvaluationError: see `cubes`.
+    """
+    rng = rng or np.random.default_rng(_SEED)
+    rows: list[dict[str, object]] = []
+    for name, cube in cubes(results).items():
+        known = lv.sweeps(cube.conditions, cube.env_id)
+        if not known:
+            continue
+
+        def both(returns: Array, known: list[lv.Sweep] = known) -> Array:
+            means = _level_means(returns)
+            areas = [area(means[..., sweep.index], sweep.levels) for sweep in known]
+            return np.stack([*areas, *(means[..., sweep.index].min(-1) for sweep in known)], -1)
+
+        samples = bootstrap([cube.returns], both, rng, draws=draws, shared=cube.shared)
+        means = _level_means(cube.returns)
+        worst = [cube.conditions["condition"].iloc[sweep.index[means[sweep.index].argmin()]] for sweep in known]
+        keys = [(statistic, k) for statistic in ("area", "worst_level") for k in range(len(known))]
+        found = _rows({"learner": name}, "statistic", tuple(key for key, _ in keys), both(cube.returns), samples, cube)
+        for (statistic, k), row in zip(keys, found, strict=True):
+            at = {"condition": worst[k] if statistic == "worst_level" else ""}
+            rows.append(row | {"parameter": known[k].label, "mode": known[k].mode} | at)
+    columns = [
+        "learner",
+        "parameter",
+        "mode",
+        "statistic",
+        "condition",
+        "value",
+        "low",
+        "high",
+        "trainings",
+        "episodes",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_severity(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+    """Mean returns by quartile of the distance from nominal, for sweeps that scale one parameter by 1 - d and 1 + d.
+
+    The quartiles are of a parameter's distinct distances; four at least are needed (`levels.severities`). The two sides
+    of nominal are also given apart, since a mean over both hides which way a policy fails.
+
+    Returns:
+        Columns learner, parameter ("" for all together), side ("both", "below", "above"), quartile (1 nearest to 4
+        farthest, 0 for all of them), conditions (how many), value, low, high, trainings, episodes.
+
+    Raises:
+        EvaluationError: see `cubes`.
+    """
+    rng = rng or np.random.default_rng(_SEED)
+    rows: list[dict[str, object]] = []
+    for name, cube in cubes(results).items():
+        scopes = _scopes(lv.severities(cube.conditions, cube.env_id))
+        if not scopes:
+            continue
+        masks = np.zeros((cube.returns.shape[1], len(scopes)))
+        for k, (*_, index) in enumerate(scopes):
+            masks[index, k] = 1.0 / len(index)
+
+        def weighted(returns: Array, masks: Array = masks) -> Array:
+            return _level_means(returns) @ masks
+
+        samples = bootstrap([cube.returns], weighted, rng, draws=draws, shared=cube.shared)
+        labels = tuple(str(scope[0]) for scope in scopes)
+        found = _rows({"learner": name}, "parameter", labels, weighted(cube.returns), samples, cube)
+        for (_, side, quartile, index), row in zip(scopes, found, strict=True):
+            rows.append(row | {"side": side, "quartile": quartile, "conditions": len(index)})
+    columns = [
+        "learner",
+        "parameter",
+        "side",
+        "quartile",
+        "conditions",
+        "value",
+        "low",
+        "high",
+        "trainings",
+        "episodes",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _scopes(known: list[lv.Severity]) -> list[tuple[str, str, int, NDArray[np.intp]]]:
+    """Parameter, side, quartile and conditions of every mean that `by_severity` takes."""
+    together = [("", known)] if len(known) > 1 else []
+    scopes = []
+    for parameter, members in [*together, *((own.parameter, [own]) for own in known)]:
+        index = np.concatenate([own.index for own in members])
+        quartiles = np.concatenate([own.quartile for own in members])
+        found = np.concatenate([own.side for own in members])
+        for side, sign in (("both", 0), ("below", -1), ("above", 1)):
+            for quartile in range(lv.QUARTILES + 1):
+                mask = (found * sign >= 0) & ((quartiles == quartile) | (quartile == 0))
+                scopes.append((parameter, side, quartile, index[mask]))
+    return scopes
 
 
 def compare(
@@ -212,8 +319,7 @@ def _cube(learner: str, env_id: str, frame: pd.DataFrame) -> Cube:
         )
     # Rows are identified by this key (Results refuses duplicates), so a full count means a full cube.
     pairs = [(str(run), int(seed)) for run, seed in zip(trainings["run"], trainings["training_seed"], strict=True)]
-    row_of = {pair: k for k, pair in enumerate(pairs)}
-    s = np.array([row_of[str(r), int(t)] for r, t in zip(frame["run"], frame["training_seed"], strict=True)])
+    s = frame.groupby(["run", "training_seed"], sort=False).ngroup().to_numpy()
     c = frame["condition"].map({label: k for k, label in enumerate(conditions["condition"])}).to_numpy(np.intp)
     e = np.searchsorted(episodes, frame["episode"].to_numpy())
     returns, seeds = np.empty(shape), np.empty(shape, np.int64)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from offline_robust.envs import Suite, load_suite, suite_from_perturb
 from offline_robust.errors import EvaluationError, UserError
-from offline_robust.evaluation import Results, evaluate
+from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
 from offline_robust.experiments.run import Run
 from offline_robust.reports import RunRecord, write_report
 
-Progress = Callable[[str, int, int], None]
-"""Called with (run, conditions done, conditions in all)."""
+Progress = Callable[[str, int, int, str], None]
+"""Called with (run, conditions done, conditions in all, what runs next or how many were there already)."""
+
+CELLS = "cells"
+"""The folder beside results.csv that keeps finished conditions until it is written."""
 
 
 def evaluate_run(
@@ -25,8 +28,11 @@ def evaluate_run(
     progress: Progress | None = None,
     env: str | None = None,
     label: str | None = None,
+    cells: Path | None = None,
 ) -> Results:
     """Evaluates a run's final policy; what is not given comes from the run's own configuration.
+
+    With a folder for ``cells`` an evaluation that was stopped goes on from its finished conditions.
 
     Raises:
         EvaluationError: the suite or perturbation does not fit the environment, or there is no environment.
@@ -46,7 +52,8 @@ def evaluate_run(
         run=run.folder.name,
         learner=label or str(run.meta["label"]),
         training_seed=run.config.seed,
-        progress=None if progress is None else lambda done, total, _: progress(run.folder.name, done, total),
+        progress=None if progress is None else lambda *told: progress(run.folder.name, *told),
+        cells=cells,
     )
 
 
@@ -59,10 +66,12 @@ def compare_runs(
     seed: int | None = None,
     progress: Progress | None = None,
     env: str | None = None,
+    cells: Path | None = None,
 ) -> Results:
     """Evaluates several runs under the same conditions, episodes and streams.
 
-    The first run's own evaluation settings serve for all where nothing else is asked for.
+    The first run's own evaluation settings serve for all where nothing else is asked for. ``cells`` as for
+    `evaluate_run`; one folder serves all runs.
 
     Raises:
         EvaluationError: runs of different environments.
@@ -83,6 +92,7 @@ def compare_runs(
                 progress=progress,
                 env=env,
                 label=label,
+                cells=cells,
             )
         )
     return Results.concat(parts)
@@ -134,22 +144,47 @@ def check_conditions(suite: str | None, perturb: Sequence[str]) -> Suite | None:
     return suite_from_perturb(list(perturb)) if perturb else None
 
 
-def save_report(folder: Path, results: Results, runs: Sequence[Run], command: str, title: str = "") -> Path:
-    """Writes results.csv and report.html into a folder and returns the report's path."""
+def check_score(name: str | None, runs: Sequence[Run], env: str | None = None) -> ScoreReference | None:
+    """The score reference of that name for the environment the runs are evaluated in; None where none is named.
+
+    Raises:
+        EvaluationError: no such reference, or none for this environment.
+    """
+    return None if name is None else score_reference(name, str(env or runs[0].env_id))
+
+
+def save_report(
+    folder: Path,
+    results: Results,
+    runs: Sequence[Run],
+    command: str,
+    title: str = "",
+    score: str | None = None,
+) -> Path:
+    """Writes results.csv and report.html into a folder and returns the report's path.
+
+    The cells in the folder, finished conditions of an evaluation under way, are removed once results.csv is there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # What `rewrite_report` needs to make the same page again.
-    results.meta["page"] = {"title": title, "command": command, "runs": [str(run.folder.resolve()) for run in runs]}
+    page: dict[str, object] = {"title": title, "command": command, "runs": [str(run.folder.resolve()) for run in runs]}
+    results.meta["page"] = page | ({"score": score} if score else {})
     results.save(folder / "results.csv")
+    clear_cells(folder / CELLS)
     records = [RunRecord.read(run.folder) for run in runs]
-    write_report(folder / "report.html", results, records, command=command, title=title)
+    _write(folder, results, records, command, title, score)
     return folder / "report.html"
 
 
-def rewrite_report(folder: Path) -> Path:
+def rewrite_report(folder: Path, score: str | None = None) -> Path:
     """Writes report.html anew from a folder's results.csv and the runs behind it, those that are still there.
 
+    Args:
+        folder: a run's, or one that `compare` wrote.
+        score: the name of a reference; by default the one the report had.
+
     Raises:
-        UserError: the folder has no results.
+        UserError: the folder has no results, or the reference does not fit them.
     """
     if not (folder / "results.csv").is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
@@ -159,6 +194,14 @@ def rewrite_report(folder: Path) -> Path:
     named = page.get("runs") if isinstance(page.get("runs"), list) else []
     folders = [Path(str(path)) for path in named or [folder]]
     records = [RunRecord.read(path) for path in folders if (path / "meta.json").is_file()]
-    title, command = str(page.get("title", "")), str(page.get("command", ""))
-    write_report(folder / "report.html", results, records, command=command, title=title)
+    kept = page.get("score")
+    name = score or (str(kept) if kept else None)
+    _write(folder, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
     return folder / "report.html"
+
+
+def _write(
+    folder: Path, results: Results, records: Sequence[RunRecord], command: str, title: str, score: str | None
+) -> None:
+    reference = None if score is None else score_reference(score, str(results.frame["env_id"].iloc[0]))
+    write_report(folder / "report.html", results, records, command=command, title=title, score=reference)

@@ -13,10 +13,11 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
 from offline_robust.evaluation import compare, per_condition
-from offline_robust.evaluation.levels import Grid, Sweep, grid, sweeps
+from offline_robust.evaluation.levels import Grid, Sweep, grids, nominal_level, sweeps
 from offline_robust.evaluation.results import Results
 from offline_robust.evaluation.summary import Cube, cubes
 from offline_robust.files import replacing
@@ -36,17 +37,22 @@ _RC: dict[str, Any] = {
 }
 
 
-def level_figure(results: Results) -> Figure | None:
+def level_figure(results: Results, narrow: bool = False) -> Figure | None:
     """Mean return against level, one panel per swept parameter, a colour per learner.
 
-    Thick lines are means over trainings with 95 % bands, thin lines single trainings. None when nothing is swept.
+    Thick lines are means over trainings with 95 % bands, thin lines single trainings. Panels share their scale of
+    returns. None when nothing is swept.
+
+    Args:
+        results: one or several learners.
+        narrow: panels under each other, for a small screen.
     """
     known = cubes(results)
     first = next(iter(known.values()))
     panels = sweeps(first.conditions, first.env_id)
     if not panels:
         return None
-    figure, axes = _panels(len(panels), height=3.7 if len(panels) == 1 else 3.2)
+    figure, axes = _panels(len(panels), 3.7 if len(panels) == 1 else 2.9, share=True, narrow=narrow)
     bands = per_condition(results).set_index(["learner", "condition"])
     for axis, panel in zip(axes, panels, strict=True):
         for k, (name, cube) in enumerate(known.items()):
@@ -64,16 +70,15 @@ def level_figure(results: Results) -> Figure | None:
             )
         if np.isfinite(panel.nominal):
             axis.axvline(panel.nominal, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        axis.set_xlabel(_axis_label(panel.parameter, panel.mode))
-        axis.set_ylabel("return")
+        _name_sweep(axis, panel, "return")
     _legend(figure, list(known))
     return figure
 
 
-def difference_figure(results: Results) -> Figure | None:
+def difference_figure(results: Results, narrow: bool = False) -> Figure | None:
     """Mean return of the first learner minus each other one against level, with 95 % bands; a panel per parameter.
 
-    None when there is one learner only, or nothing is swept.
+    None when there is one learner only, or nothing is swept. ``narrow`` as for `level_figure`.
     """
     known = cubes(results)
     first = next(iter(known.values()))
@@ -83,7 +88,7 @@ def difference_figure(results: Results) -> Figure | None:
     others = list(known)[1:]
     labels = list(first.conditions["condition"])
     tables = [compare(results, first.learner, other).set_index("condition").loc[labels] for other in others]
-    figure, axes = _panels(len(panels), height=3.2)
+    figure, axes = _panels(len(panels), 3.2 if len(panels) == 1 else 2.9, share=True, narrow=narrow)
     for axis, panel in zip(axes, panels, strict=True):
         for k, table in enumerate(tables, start=1):
             own = table.iloc[panel.index]
@@ -91,36 +96,37 @@ def difference_figure(results: Results) -> Figure | None:
             axis.fill_between(panel.levels, own["low"], own["high"], color=colour, alpha=0.18, linewidth=0)
             axis.plot(panel.levels, own["difference"], color=colour, linewidth=2, marker=MARKERS[k % 7], markersize=4.5)
         axis.axhline(0.0, color=_INK, linewidth=1.0)
-        axis.set_xlabel(_axis_label(panel.parameter, panel.mode))
-        axis.set_ylabel("difference of returns")
+        _name_sweep(axis, panel, "difference of returns")
     _legend(figure, list(known), only=set(others), minus=first.learner)
     return figure
 
 
-def heat_figure(results: Results) -> Figure | None:
-    """Mean return over a grid of two parameters, one map per learner on one colour scale; None without a grid."""
+def heat_figure(results: Results, narrow: bool = False) -> Figure | None:
+    """Mean return over grids of two parameters, a map per learner and grid on one colour scale; None without a grid.
+
+    Nominal levels are bold, and a frame marks the nominal system. Maps of up to 121 cells have their numbers in them.
+    ``narrow`` as for `level_figure`.
+    """
     known = cubes(results)
-    maps = [(name, cube, found) for name, cube in known.items() if (found := grid(cube.conditions)) is not None]
+    maps = [(name, cube, found) for name, cube in known.items() for found in grids(cube.conditions)]
     if not maps:
         return None
-    figure, axes = _panels(len(maps), height=3.4, columns=2)
+    longest = max(max(found.index.shape) for _, _, found in maps)
+    figure, axes = _panels(len(maps), 3.4 if longest <= 7 else 4.4, columns=2, narrow=narrow)
     tables = [_grid_means(cube, found) for _, cube, found in maps]
     low, high = min(np.nanmin(t) for t in tables), max(np.nanmax(t) for t in tables)
     image: Any = None
-    for axis, (name, _, found), table in zip(axes, maps, tables, strict=True):
+    for axis, (name, cube, found), table in zip(axes, maps, tables, strict=True):
         image = axis.imshow(table, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
         axis.grid(False)
-        for ticks, levels in ((axis.set_yticks, found.levels[0]), (axis.set_xticks, found.levels[1])):
-            ticks(range(len(levels)), [f"{level:.3g}" for level in levels])
-        axis.set_ylabel(_axis_label(found.parameters[0], found.modes[0]))
-        axis.set_xlabel(_axis_label(found.parameters[1], found.modes[1]))
-        axis.set_title(_plain(name), fontsize=11)
-        if table.size <= 36:
-            for (row, column), value in np.ndenumerate(table):
-                dark = high > low and (value - low) / (high - low) < 0.55
-                colour = "white" if dark else "black"
-                axis.text(column, row, number(value), ha="center", va="center", color=colour, fontsize=8.5)
-    figure.colorbar(image, ax=list(axes), label="mean return")
+        _name_grid(axis, found, cube.env_id)
+        axis.set_title(_plain(name) + (f", with {_plain(found.held)}" if found.held else ""), fontsize=11)
+        if table.size <= 121:
+            _write_cells(axis, table, low, high)
+        if narrow and longest > 7:
+            axis.tick_params(axis="x", labelrotation=60)
+    bar = figure.colorbar(image, ax=list(axes), label="mean return", location="bottom" if narrow else "right")
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -173,13 +179,19 @@ def save_png(figure: Figure, path: str | Path, dpi: int = 160) -> None:
         FigureCanvasAgg(figure).print_png(str(aside), metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)})
 
 
-def _panels(count: int, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
-    columns = 2 if count == 4 else min(count, columns)
+def _panels(
+    count: int, height: float, columns: int = 3, share: bool = False, narrow: bool = False
+) -> tuple[Figure, list[Any]]:
+    columns = 1 if narrow else 2 if count == 4 else min(count, columns)
     rows = -(-count // columns)
-    width = 7.4 if columns == 1 else 9.2
+    width = 4.2 if narrow else 7.4 if columns == 1 else 9.2
+    axes: list[Any] = []
     with rc_context(_RC):
         figure = Figure(figsize=(width, height * rows + 0.3), layout="constrained", dpi=160)
-        axes = [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
+        for k in range(count):
+            axes.append(figure.add_subplot(rows, columns, k + 1, sharey=axes[0] if axes and share else None))
+            if share and k % columns:
+                axes[k].tick_params(labelleft=False)
     for axis in axes:
         axis.grid(True, color="#e3e3e3", linewidth=0.7)
         axis.set_axisbelow(True)
@@ -217,8 +229,50 @@ def _axis_label(parameter: str, mode: str) -> str:
     return _plain(parameter) + how
 
 
+def _name_sweep(axis: Any, panel: Sweep, quantity: str) -> None:
+    axis.set_xlabel(_axis_label(panel.parameter, panel.mode) + (f"\nwith {_plain(panel.held)}" if panel.held else ""))
+    if axis.get_subplotspec().is_first_col():
+        axis.set_ylabel(quantity)
+
+
+def _name_grid(axis: Any, found: Grid, env_id: str) -> None:
+    """Labels the levels, the nominal ones in bold, and frames the cell where both are nominal."""
+    places: list[int | None] = []
+    for which, parameter, mode, levels in zip("yx", found.parameters, found.modes, found.levels, strict=True):
+        nominal = np.flatnonzero(np.isclose(levels, nominal_level(parameter, mode, env_id)))
+        places.append(int(nominal[0]) if len(nominal) else None)
+        own = getattr(axis, f"{which}axis")
+        own.set_ticks(range(len(levels)), [f"{level:.3g}" for level in levels])
+        if places[-1] is not None:
+            own.get_ticklabels()[places[-1]].set_fontweight("bold")
+        if max(found.index.shape) > 7:
+            own.set_tick_params(labelsize=8)
+        getattr(axis, f"set_{which}label")(_axis_label(parameter, mode))
+    row, column = places
+    if row is not None and column is not None and not found.held:
+        axis.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2, zorder=4)
+        )
+
+
+def _write_cells(axis: Any, table: np.ndarray[Any, np.dtype[np.float64]], low: float, high: float) -> None:
+    size = 8.5 if table.size <= 36 else 6.5 if table.size <= 64 else 5.5
+    for (row, column), value in np.ndenumerate(table):
+        dark = high > low and (value - low) / (high - low) < 0.55
+        colour = "white" if dark else "black"
+        text = number(value) if table.size <= 36 else _short(float(value))
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
 def _same(a: Sweep, b: Sweep) -> bool:
-    return (a.parameter, a.mode) == (b.parameter, b.mode)
+    return (a.parameter, a.mode, a.held) == (b.parameter, b.mode, b.held)
+
+
+def _short(value: float) -> str:
+    """At most four or five characters, for small cells."""
+    if abs(value) >= 9_999.5:
+        return f"{value / 1000:.3g}k".replace("-", "−")
+    return (f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}").replace("-", "−")
 
 
 def _grid_means(cube: Cube, found: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -26,9 +26,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence
     return f'<div class="scroll" tabindex="0"><table{style}>{top}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def value_cell(value: str, below: str) -> str:
-    """A number with its interval in small print under it."""
-    return f"{safe(value)}<small>{safe(below)}</small>"
+def value_cell(value: str, *below: str, where: str = "") -> str:
+    """A number with its interval, its score and the condition it was found at in small print under it."""
+    lines = "".join(f"<small>{safe(text)}</small>" for text in below if text)
+    return safe(value) + lines + (f'<small class="where">{safe(where)}</small>' if where else "")
 
 
 def swatch(colour: str) -> str:

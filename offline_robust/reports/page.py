@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from offline_robust.errors import EvaluationError, nearest
-from offline_robust.evaluation import compare, per_condition, summarise
-from offline_robust.evaluation.levels import far
 from offline_robust.evaluation.results import Results
+from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.evaluation.summary import cubes
 from offline_robust.files import write_text
-from offline_robust.reports.figures import COLOURS, difference_figure, heat_figure, level_figure, metric_figure, svg
-from offline_robust.reports.html import pre, swatch, table, value_cell
+from offline_robust.reports.figures import difference_figure, heat_figure, level_figure, metric_figure, svg
+from offline_robust.reports.html import pre
 from offline_robust.reports.records import RunRecord
 from offline_robust.reports.setup import model_section, setup_section
 from offline_robust.reports.style import CSS
-from offline_robust.reports.text import STATISTICS, cautions, clean, far_words, headline, number, safe, span
+from offline_robust.reports.tables import differences_section, statistics_section
+from offline_robust.reports.text import cautions, clean, headline, safe
+
+_LEVELS = "Mean return at each level with its 95 % band; the dashed line is the nominal system."
+_DIFFERENCE = (
+    "Mean return of the first learner minus that of each other one, with 95 % bands. All learners start in the same "
+    "states, which moves their curves together: bands that overlap above may still differ here."
+)
+_GRID = "Mean return at each pair of levels. Bold levels are nominal, and the frame marks the nominal system."
 
 
 def write_report(
@@ -31,6 +36,7 @@ def write_report(
     title: str = "",
     command: str = "",
     baseline: str | None = None,
+    score: ScoreReference | None = None,
 ) -> None:
     """Writes a self-contained HTML report, atomically.
 
@@ -42,6 +48,7 @@ def write_report(
         title: of the page.
         command: what reproduces the report, printed as it stands.
         baseline: the learner the others are compared with; by default the first learner is compared with each other.
+        score: shown behind every return of the tables; none by default.
 
     Raises:
         EvaluationError: the results hold several environments or were not all evaluated alike, or there is no such
@@ -54,8 +61,8 @@ def write_report(
     sections = [
         _opening(results, heading, env_id),
         _levels(results),
-        _statistics(results),
-        _differences(results, baseline),
+        statistics_section(results, score),
+        differences_section(results, baseline, score),
         _training(results, records),
         model_section(records),
         setup_section(results, records),
@@ -93,94 +100,20 @@ def _opening(results: Results, heading: str, env_id: str) -> str:
 
 
 def _levels(results: Results) -> str:
+    several = any(len(cube.trainings) > 1 for cube in cubes(results).values())
+    thin = " Thin lines are single trainings." if several else ""
     parts = []
-    curves, heat = level_figure(results), heat_figure(results)
-    if curves is not None:
-        several = any(len(cube.trainings) > 1 for cube in cubes(results).values())
-        thin = " Thin lines are single trainings." if several else ""
-        parts.append(
-            _figure(
-                curves,
-                "Return against level",
-                "levels",
-                f"Mean return at each level with its 95 % band; the dashed line is the nominal system.{thin}",
-            )
-        )
-    apart = difference_figure(results)
-    if apart is not None:
-        parts.append(
-            _figure(
-                apart,
-                "Difference against level",
-                "difference",
-                "Mean return of the first learner minus that of each other one, with 95 % bands. All learners start in "
-                "the same states, which moves their curves together: bands that overlap above may still differ here.",
-            )
-        )
-    if heat is not None:
-        parts.append(_figure(heat, "Mean return over the grid", "grid", "Mean return at each pair of levels."))
+    for draw, title, key, caption in (
+        (level_figure, "Return against level", "levels", f"{_LEVELS}{thin}"),
+        (difference_figure, "Difference against level", "difference", _DIFFERENCE),
+        (heat_figure, "Mean return over the grid", "grid", _GRID),
+    ):
+        figure = draw(results)
+        if figure is not None:
+            # Panels that lie side by side on a large screen lie under each other on a small one.
+            narrow = draw(results, narrow=True) if len(figure.axes) > 1 else None
+            parts.append(_figure(figure, title, key, caption, narrow=narrow))
     return "<h2>Return under perturbation</h2>" + "".join(parts) if parts else ""
-
-
-def _statistics(results: Results) -> str:
-    summary = summarise(results)
-    kept = [name for name in STATISTICS if not summary.loc[summary["statistic"] == name, "value"].isna().all()]
-    rows = []
-    for k, learner in enumerate(results.learners):
-        cells = {row["statistic"]: row for row in summary[summary["learner"] == learner].to_dict("records")}
-        name = swatch(COLOURS[k % len(COLOURS)]) + safe(learner, 60)
-        rows.append([name, str(cells[kept[0]]["trainings"]), *(_interval(cells[statistic]) for statistic in kept)])
-    heads = ["Learner", "Trainings", *(STATISTICS[name] for name in kept)]
-    note = (
-        "Mean, IQM (mean of the middle half), 5th percentile and CVaR 10 % (mean of the lowest tenth) are taken over "
-        "all episodes of all conditions. Worst level is the lowest mean return of any condition. Area under curve is "
-        "the mean return over the swept range. Below each value its 95 % interval."
-    )
-    return "<h2>Statistics per learner</h2>" + table(heads, rows) + f'<p class="note">{note}</p>' + _by_level(results)
-
-
-def _by_level(results: Results) -> str:
-    means = per_condition(results)
-    known = cubes(results)
-    conditions = next(iter(known.values())).conditions
-    distant = far(conditions, next(iter(known.values())).env_id)
-    rows, classes = [], []
-    for k, label in enumerate(conditions["condition"]):
-        at = {row["learner"]: row for row in means[means["condition"] == label].to_dict("records")}
-        kind = "nominal" if conditions["nominal"].iloc[k] else "far" if distant[k] else ""
-        rows.append([safe(label, 120), kind, *(_interval(at[name]) if name in at else "–" for name in known)])
-        classes.append("total" if kind == "nominal" else "")
-    heads = ["Condition", "", *(safe(name, 60) for name in known)]
-    return "<h3>Mean return per condition</h3>" + table(heads, rows, classes)
-
-
-def _differences(results: Results, baseline: str | None) -> str:
-    learners = results.learners
-    if len(learners) < 2:
-        return ""
-    if baseline is None:
-        pairs = [(learners[0], other) for other in learners[1:]]
-    else:
-        pairs = [(other, baseline) for other in learners if other != baseline]
-    columns = [compare(results, a, b).to_dict("records") for a, b in pairs]
-    names = {"overall": "All conditions", "nominal": "Nominal", "far": f"Far ({far_words(results)})"}
-    names |= {"far below": "Far, below nominal only", "far above": "Far, above nominal only"}
-    rows, classes = [], []
-    for k, row in enumerate(columns[0]):
-        label = names.get(row["scope"], row["condition"])
-        rows.append([safe(label, 160), *(_interval(column[k], True) for column in columns)])
-        classes.append("total" if row["scope"] in names else "")
-    heads = ["Condition", *(f"{safe(a, 40)} − {safe(b, 40)}" for a, b in pairs)]
-    pairing = (
-        "Episodes are paired by start state, trainings are independent"
-        if all(column[0]["paired"] for column in columns)
-        else "Episodes could not be paired everywhere: the learners were evaluated from different start states"
-    )
-    note = (
-        f"{pairing}. ▲ the interval is above zero, ▼ below; without a mark it holds zero, and the data do not tell the "
-        "two apart. The rows are not corrected for their number: of many rows, one in twenty is marked by chance alone."
-    )
-    return f'<h2>Differences in mean return</h2>{table(heads, rows, classes)}<p class="note">{note}</p>'
 
 
 def _training(results: Results, records: Sequence[RunRecord]) -> str:
@@ -224,21 +157,15 @@ def _method(results: Results) -> str:
     )
 
 
-def _figure(figure: Figure, title: str, prefix: str, caption: str, wide: bool = False) -> str:
+def _figure(
+    figure: Figure, title: str, prefix: str, caption: str, wide: bool = False, narrow: Figure | None = None
+) -> str:
     kind = ' class="wide"' if wide or len(figure.axes) > 1 else ""
-    return (
-        f'<figure{kind}><div class="scroll" tabindex="0">{svg(figure, title, prefix)}</div>'
-        f"<figcaption>{safe(caption, 500)}</figcaption></figure>"
-    )
-
-
-def _interval(row: Mapping[Hashable, Any], signed: bool = False) -> str:
-    """A cell: the value and, below it, its interval; a difference is marked where the interval excludes zero."""
-    value, low, high = row["difference" if signed else "value"], row["low"], row["high"]
-    if not math.isfinite(value):
-        return "–"
-    mark = (" ▲" if low > 0 else " ▼" if high < 0 else "") if signed else ""
-    return value_cell(number(value, signed) + mark, span(low, high, signed))
+    screens = ' class="scroll large"' if narrow else ' class="scroll"'
+    body = f'<div{screens} tabindex="0">{svg(figure, title, prefix)}</div>'
+    if narrow is not None:
+        body += f'<div class="small">{svg(narrow, title, prefix + "-narrow")}</div>'
+    return f"<figure{kind}>{body}<figcaption>{safe(caption, 500)}</figcaption></figure>"
 
 
 def _s(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from offline_robust.evaluation.results import Results
@@ -48,13 +48,9 @@ def setup_section(results: Results, records: Sequence[RunRecord]) -> str:
         for note in record.notes:
             notes.setdefault(note, []).append(record.name)
     parts.append(warning([f"{_names(names)}: {note}" for note, names in notes.items()]))
-    facts = {k: v for k, v in results.meta.items() if k not in ("versions", "parts") and v not in (None, "", {})}
-    versions = _object(results.meta.get("versions"))
-    for record in records:
-        versions = {**_object(record.meta.get("versions")), **versions}
     hardware = {json.dumps(_object(r.meta.get("hardware")), sort_keys=True, default=str): r for r in records}
     git = {json.dumps(_object(r.meta.get("git")), sort_keys=True, default=str): r for r in records}
-    rows = [_fact("Evaluation", facts), _fact("Versions", versions)]
+    rows = _evaluation(results) + _trained_with(results, records)
     rows += [_fact("Hardware", _object(record.meta.get("hardware"))) for record in hardware.values()]
     rows += [_fact("Git", _object(record.meta.get("git"))) for record in git.values()]
     kept = [row for row in rows if row[1]]
@@ -67,6 +63,45 @@ def setup_section(results: Results, records: Sequence[RunRecord]) -> str:
     for text, names in configs.items():
         parts.append(f"<details><summary>Configuration of {safe(_names(names), 300)}</summary>{pre(text)}</details>")
     return "".join(parts)
+
+
+def _evaluation(results: Results) -> list[list[str]]:
+    """What was run on what: environment, suite, protocol, versions; more than one row of what the parts differ in."""
+    parts = [part for part in results.meta.get("parts", []) if isinstance(part, dict)] or [results.meta]
+
+    def rows(name: str, of: Callable[[dict[str, Any]], dict[str, Any]]) -> list[list[str]]:
+        kept = [{k: v for k, v in of(part).items() if v not in (None, "", {})} for part in parts]
+        distinct = {json.dumps(fact, sort_keys=True, default=str): fact for fact in kept if fact}
+        return [_fact(name, fact) for fact in distinct.values()]
+
+    def chosen(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return lambda part: {key: part.get(key) for key in keys}
+
+    found = rows("Environment", chosen("env_id", "env_kwargs", "max_steps"))
+    found += rows("Suite", chosen("suite", "conditions", "suite_source"))
+    found += rows("Episodes", chosen("episodes", "seed"))
+    if any(part.get("checkpoint") for part in parts):
+        names = ", ".join(sorted({clean(part.get("checkpoint", "unknown"), 60) for part in parts}))
+        found.append(["Checkpoint rule", f"{safe(names)}, fixed before evaluation; {safe(_policies(parts))} policy"])
+    versions = rows("Evaluated with", lambda part: _object(part.get("versions")))
+    if len(versions) > 1:
+        versions.append(["Caution", "Not everything was evaluated with the same versions."])
+    return found + versions
+
+
+def _trained_with(results: Results, records: Sequence[RunRecord]) -> list[list[str]]:
+    """The versions the runs were trained with, where they are not those of the evaluation."""
+    evaluated = _object(results.meta.get("versions"))
+    found = {}
+    for record in records:
+        own = {k: v for k, v in _object(record.meta.get("versions")).items() if v is not None and evaluated.get(k) != v}
+        if own:
+            found[json.dumps(own, sort_keys=True, default=str)] = own
+    return [_fact("Trained with", own) for own in found.values()]
+
+
+def _policies(parts: Sequence[dict[str, Any]]) -> str:
+    return " and ".join(sorted({clean(part.get("policy", "unknown"), 60) for part in parts}))
 
 
 def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> str:

@@ -29,19 +29,22 @@ td:first-child { white-space: normal; min-width: 11em; max-width: 18em; overflow
 .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; }
 .words td:first-child { padding-right: 22px; color: var(--soft); }
-small { display: block; color: var(--soft); font-size: 0.82em; }
+small { display: block; white-space: nowrap; color: var(--soft); font-size: 0.82em; }
+small.where { white-space: normal; max-width: 13em; margin-left: auto; }
 tr.total td { background: var(--band); font-weight: 600; }
 tr.total small { font-weight: 400; }
 .swatch { display: inline-block; width: 0.75em; height: 0.75em; margin-right: 0.5em; border-radius: 2px; }
 figure { margin: 12px 0 4px; }
 figure svg { display: block; width: 100%; height: auto; min-width: 560px; max-width: 860px; }
 figure.wide svg { max-width: 1032px; min-width: 680px; }
+.small { display: none; }
 figcaption { color: var(--soft); font-size: 0.92rem; max-width: 78ch; margin-top: 4px; }
 pre { background: var(--band); padding: 12px 14px; overflow-x: auto; font: 0.86rem/1.45 ui-monospace, Menlo, Consolas,
   monospace; margin: 8px 0; }
 details { margin: 8px 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 @media (max-width: 560px) { main { padding: 18px 14px 48px; } h1 { font-size: 1.4rem; } body { font-size: 15px; }
-  td:first-child { min-width: 7.5em; max-width: 8.5em; } figure svg { min-width: 470px; } }
+  td:first-child { min-width: 7.5em; max-width: 8.5em; } figure svg { min-width: 470px; }
+  .large { display: none; } .small { display: block; } figure .small svg { min-width: 0; width: 100%; } }
 @media print { .scroll { overflow: visible; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """

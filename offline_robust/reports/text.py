@@ -9,8 +9,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from offline_robust.evaluation import compare, per_condition, summarise
-from offline_robust.evaluation.levels import far, sides, sweeps
+from offline_robust.evaluation.levels import far, nominal_level, sides, sweeps
 from offline_robust.evaluation.results import Results
+from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.evaluation.summary import cubes
 
 STATISTICS = {
@@ -23,6 +24,9 @@ STATISTICS = {
     "area": "Area under curve",
 }
 """Column heads of the statistics of `evaluation.statistics.describe`."""
+
+_FEW = 4
+"""Parameters whose far levels a sentence can name."""
 
 
 def clean(text: object, limit: int = 200) -> str:
@@ -59,6 +63,26 @@ def span(low: float, high: float, signed: bool = False) -> str:
     return f"{number(low, signed, size)} to {number(high, signed, size)}"
 
 
+def scored(
+    value: float, low: float, high: float, score: ScoreReference | None, difference: bool = False
+) -> tuple[str, ...]:
+    """A value and its interval on the scale of a reference, in words; nothing where no reference is named."""
+    if score is None or not math.isfinite(value):
+        return ()
+    to = score.spread if difference else score.score
+    value, low, high = (float(to(end)) for end in (value, low, high))
+    return f"score {number(value, difference)}", span(low, high, difference)
+
+
+def score_words(score: ScoreReference) -> str:
+    """What a score means, where its reference comes from and what to know of it."""
+    note = f" {score.note[0].upper()}{score.note[1:]}." if score.note else ""
+    return (
+        f"Scores are on the scale of reference '{score.name}' for {score.env_id}, 0 at a return of {score.low:.10g} "
+        f"and 100 at {score.high:.10g}: {score.source}. Differences are scaled, not shifted.{note}"
+    )
+
+
 def headline(results: Results) -> list[str]:
     """The main finding in plain sentences, the shortest first; then one with the numbers per other learner.
 
@@ -93,20 +117,27 @@ def far_words(results: Results) -> str:
     """Which levels the report calls far: "length x0.7 and below, x1.3 and above"."""
     cube = next(iter(cubes(results).values()))
     mask = far(cube.conditions, cube.env_id)
+    known = sweeps(cube.conditions, cube.env_id)
+    if len(known) > _FEW:
+        return f"{int(mask.sum())} of {len(mask)} conditions, over {len(known)} parameters"
     parts = []
-    for sweep in sweeps(cube.conditions, cube.env_id):
-        low = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level < sweep.nominal]
-        high = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level > sweep.nominal]
+    for sweep in known:
+        nominal = nominal_level(sweep.parameter, sweep.mode, cube.env_id)
+        low = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level < nominal]
+        high = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level > nominal]
         factor = "x" if sweep.mode == "scale" else ""
         sides = [f"{factor}{max(low):g} and below"] if low else []
         sides += [f"{factor}{min(high):g} and above"] if high else []
         if sides:
-            parts.append(f"{sweep.parameter} {', '.join(sides)}")
+            parts.append(f"{sweep.label} {', '.join(sides)}")
     return "; ".join(parts) if parts else f"{int(mask.sum())} of {len(mask)} conditions"
 
 
-def summary_table(results: Results) -> str:
-    """The statistics as plain text for a terminal: one line a statistic, one column a learner, intervals behind."""
+def summary_table(results: Results, score: ScoreReference | None = None) -> str:
+    """The statistics as plain text for a terminal: one line a statistic, one column a learner, intervals behind.
+
+    With a reference each return is followed by its score.
+    """
     table = summarise(results)
     kept = [name for name in STATISTICS if not table.loc[table["statistic"] == name, "value"].isna().all()]
     columns = [["", "trainings", *(STATISTICS[name] for name in kept)]]
@@ -115,14 +146,18 @@ def summary_table(results: Results) -> str:
         column = [clean(learner, 40), str(cells[kept[0]]["trainings"])]
         for name in kept:
             cell = cells[name]
-            column.append(f"{number(cell['value'])}  ({span(cell['low'], cell['high'])})")
+            value, low, high = (float(cell[key]) for key in ("value", "low", "high"))
+            text = f"{number(value)}  ({span(low, high)})"
+            points = scored(value, low, high, score)
+            column.append(f"{text}  {points[0]} ({points[1]})" if points else text)
         columns.append(column)
     widths = [max(len(text) for text in column) for column in columns]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in zip(*columns, strict=True)
     ]
-    return "\n".join([*lines, "in brackets: 95 % intervals over trainings and episodes"])
+    lines.append("in brackets: 95 % intervals over trainings and episodes")
+    return "\n".join([*lines, score_words(score)] if score else lines)
 
 
 def _in_short(results: Results) -> str:

@@ -1,0 +1,206 @@
+"""Finished conditions of an evaluation, kept on disk so that one that was stopped goes on where it was.
+
+A cell is one condition under one policy: a JSON file, named by a hash of everything that determines its numbers, with
+the numbers in it. Nothing else of the suite enters, so a cell serves whatever suite its condition is part of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offline_robust.envs import Condition
+from offline_robust.errors import EvaluationError
+from offline_robust.evaluation.plan import Plan, versions
+from offline_robust.files import write_text
+from offline_robust.networks import Policy
+
+Columns = dict[str, NDArray[Any]]
+"""What one condition gave: "return" (N,) float64, "length" (N,) int64, "terminated" (N,) bool."""
+
+_FORMAT = "offline-robust-cell-1"
+_ENDING = ".cell.json"
+_KINDS: dict[str, tuple[type, type[np.generic]]] = {
+    "return": (float, np.float64),
+    "length": (int, np.int64),
+    "terminated": (bool, np.bool_),
+}
+_BYTES_PER_EPISODE, _BYTES_MORE = 100, 10_000
+_MAX_LENGTH = 2**53
+_CODE = ("envs", "evaluation", "networks")
+_MAX_SOURCE = 100_000_000
+
+
+class Cells:
+    """The finished conditions of one policy's evaluation, in a folder that several evaluations may share.
+
+    Args:
+        folder: made when the first condition is finished.
+        policy: a policy of this library; others cannot be told apart by their weights.
+        plan: what is evaluated.
+        seed: of start states and noise.
+        max_steps: where episodes are cut.
+
+    Raises:
+        EvaluationError: another kind of policy, or the folder is a file.
+    """
+
+    def __init__(self, folder: str | Path, policy: Any, plan: Plan, seed: int, max_steps: int | None) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise EvaluationError(f"{self.folder}: not a folder, finished conditions cannot be kept there")
+        of = plan.system
+        self._episodes, self._parameters = len(plan.seeds), of.parameters
+        self._common = {
+            "policy": fingerprint(policy),
+            "env_id": of.env_id,
+            "env_kwargs": dict(of.env_kwargs),
+            "environment": _environment(of.env_id, of.env_kwargs),
+            "time_limit": of.time_limit,
+            "max_steps": max_steps,
+            "seed": seed,
+            "episodes": self._episodes,
+            "versions": versions(),
+            "code": _code(),
+            "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        }
+
+    def read(self, conditions: Sequence[Condition]) -> dict[int, Columns]:
+        """What is there already, by the position of the condition; a damaged or foreign cell is left with a warning."""
+        found = {}
+        for position, condition in enumerate(conditions):
+            path, key = self._place(condition)
+            if not path.exists():
+                continue
+            try:
+                found[position] = _parse(path, key, self._episodes)
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as problem:
+                reason = " ".join(str(problem).split())[:200]
+                warnings.warn(f"{path}: not a finished condition of this run ({reason}); run again", stacklevel=3)
+        return found
+
+    def write(self, condition: Condition, columns: Columns) -> None:
+        """Keeps one condition, atomically; one with a return that is not finite is not kept."""
+        if not np.isfinite(columns["return"]).all():
+            return
+        path, key = self._place(condition)
+        content = {"format": _FORMAT, "key": key, **{name: columns[name].tolist() for name in _KINDS}}
+        write_text(path, json.dumps({**content, "sha256": _digest(content)}, allow_nan=False) + "\n")
+
+    def _place(self, condition: Condition) -> tuple[Path, dict[str, Any]]:
+        perturbations = condition.perturbations
+        key = {
+            **self._common,
+            "condition": condition.label,
+            # The label rounds levels; these do not.
+            "perturbations": [asdict(perturbation) for perturbation in perturbations],
+            "parameters": [asdict(self._parameters[p.parameter]) for p in perturbations],
+        }
+        # As it comes back from the file: tuples are lists there.
+        key = json.loads(_text(key))
+        return self.folder / (_digest(key)[:40] + _ENDING), key
+
+
+def clear_cells(folder: str | Path) -> None:
+    """Removes the cells in a folder, what a killed process left of one, and the folder where nothing else is in it."""
+    where = Path(folder)
+    if not where.is_dir():
+        return
+    for path in where.glob(f"*{_ENDING}"):
+        path.unlink(missing_ok=True)
+    for path in where.glob(f".tmp-*{_ENDING}-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    if not any(where.iterdir()):
+        where.rmdir()
+
+
+def fingerprint(policy: Any) -> str:
+    """SHA-256 of a policy's description, weights and kind of device.
+
+    Raises:
+        EvaluationError: not a `Policy` whose `act` is its own.
+    """
+    if type(policy) is not Policy or "act" in vars(policy):
+        raise EvaluationError(
+            f"finished conditions are kept for policies of this library only, which their weights tell apart, not for "
+            f"{type(policy).__name__}: leave out cells"
+        )
+    tensors = sorted(policy.actor.state_dict().items())
+    devices = sorted({value.device.type for _, value in tensors})
+    digest = hashlib.sha256(_text([asdict(policy.spec), devices]).encode())
+    for name, value in tensors:
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _parse(path: Path, key: Mapping[str, Any], episodes: int) -> Columns:
+    most = len(_text(key)) + _BYTES_PER_EPISODE * episodes + _BYTES_MORE
+    with path.open("rb") as file:
+        text = file.read(most + 1)
+    if len(text) > most:
+        raise ValueError(f"larger than {most:,} bytes")
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError("another format")
+    if content.get("key") != key:
+        raise ValueError("made by another evaluation")
+    if content.pop("sha256", None) != _digest(content):
+        raise ValueError("damaged")
+    return {name: _column(content[name], name, *kind, episodes) for name, kind in _KINDS.items()}
+
+
+def _column(values: Any, name: str, kind: type, dtype: type[np.generic], episodes: int) -> NDArray[Any]:
+    if not isinstance(values, list) or len(values) != episodes or not all(type(value) is kind for value in values):
+        raise ValueError(f"{name} is not a list of {episodes} {kind.__name__}s")
+    if name == "length" and not all(0 <= value <= _MAX_LENGTH for value in values):
+        raise ValueError("a length is out of range")
+    array = np.array(values, dtype)
+    if name == "return" and not np.isfinite(array).all():
+        raise ValueError("a return is not finite")
+    return array
+
+
+def _environment(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """The code behind an environment and the files that its arguments name, each with the hash of its content."""
+    entry = gym.spec(env_id).entry_point
+    module = entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
+    named = {"code": getattr(sys.modules.get(module), "__file__", None), **env_kwargs}
+    found = {"entry_point": entry if isinstance(entry, str) else f"{module}:{getattr(entry, '__qualname__', '')}"}
+    for name, value in named.items():
+        path = Path(value) if isinstance(value, str) and 0 < len(value) < 1_000 else None
+        if path is not None and path.is_file() and path.stat().st_size <= _MAX_SOURCE:
+            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """A hash of this library's own code that makes the numbers: a checkout changes without changing its version."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for folder in _CODE for path in (package / folder).rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(_text(content).encode()).hexdigest()
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, sort_keys=True)
