@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +19,9 @@ MaybeEnvId = Annotated[str | None, typer.Argument(metavar="[ENV]", help="Only su
 
 _SOURCE = 140
 """Characters of a source that the table shows: its first sentence at most, `--json` has all."""
+
+_PIPED = 160
+"""Columns of a table that does not go to a terminal."""
 
 _MANY = 4
 """Nominal values that are written out; of more the range is shown."""
@@ -35,13 +40,13 @@ def suites(env: MaybeEnvId = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     made = () if env else ("environments",)
-    table = Table("suite", *made, "conditions", "source", title=escape(f"suites for {env}") if env else None)
+    table = _table(("suite", *made, "conditions", "source"), f"suites for {env}" if env else None)
     for row in rows:
         ids = () if env else (", ".join(row["env_ids"]) or "every one",)
         counts = sorted(set(row["conditions"].values()))
         source = textwrap.shorten(row["source"].partition(". ")[0], _SOURCE, placeholder=" ...")
         table.add_row(*(escape(text) for text in (row["name"], *ids, _range(counts), source)))
-    console = Console()
+    console = _console()
     console.print(table)
     if not rows:
         console.print("no bundled suite fits; --perturb sweeps any parameter of `offline-robust parameters`")
@@ -53,14 +58,38 @@ def parameters(env: EnvId, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("parameter", "unit", "nominal", "range", "mode", "meaning", title=escape(f"parameters of {env}"))
+    table = _table(("parameter", "nominal", "range", "mode", "meaning"), f"parameters of {env}")
     for row in rows:
         left = "(" if row["low_excluded"] else "["
         limits = f"{left}{row['low']:g}, {row['high']:g}]"
         meaning = row["meaning"] + (" (the model is built again)" if row["structural"] else "")
-        cells = (row["name"], row["unit"], nominal_text(row["nominal"]), limits, row["default_mode"], meaning)
+        cells = (
+            row["name"],
+            _with_unit(nominal_text(row["nominal"]), row["unit"]),
+            limits,
+            row["default_mode"],
+            meaning,
+        )
         table.add_row(*(escape(text) for text in cells))
-    Console().print(table)
+    _console().print(table)
+
+
+def _table(columns: Sequence[str], title: str | None) -> Table:
+    """A table whose first column, which people copy, is never cut."""
+    table = Table(*columns, title=escape(title) if title else None, box=SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = 12
+    return table
+
+
+def _console() -> Console:
+    """As wide as the terminal; into a file or a pipe wide enough for whole lines."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPED)
+
+
+def _with_unit(value: str, unit: str) -> str:
+    return value if unit in ("", "1", "-") else f"{value} {unit}"
 
 
 def suite_rows(env: str | None) -> list[dict[str, Any]]:

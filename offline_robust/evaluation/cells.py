@@ -30,14 +30,15 @@ from offline_robust.files import write_text
 from offline_robust.networks import Policy
 
 Columns = dict[str, NDArray[Any]]
-"""What one condition gave: "return" (N,) float64, "length" (N,) int64, "terminated" (N,) bool."""
+"""What one condition gave: "return" (N,) float64, "length" (N,) int64, "terminated" and "broken" (N,) bool."""
 
-_FORMAT = "offline-robust-cell-1"
+_FORMAT = "offline-robust-cell-2"
 _ENDING = ".cell.json"
 _KINDS: dict[str, tuple[type, type[np.generic]]] = {
     "return": (float, np.float64),
     "length": (int, np.int64),
     "terminated": (bool, np.bool_),
+    "broken": (bool, np.bool_),
 }
 _BYTES_PER_EPISODE, _BYTES_MORE = 100, 10_000
 _MAX_LENGTH = 2**53
