@@ -56,19 +56,10 @@ class Behaviour:
 BEHAVIOURS = {
     "hopper-sac": Behaviour("Hopper-v5", "sac", 300_000),
     "halfcheetah-sac": Behaviour("HalfCheetah-v5", "sac", 400_000),
-    "walker2d-sac": Behaviour(
-        "Walker2d-v5", "sac", 3_000_000, 5e-4, batch_size=256, evaluate_every=50_000, environments=16, updates=2
-    ),
     "reacher-sac": Behaviour("Reacher-v5", "sac", 60_000, random_steps=1_000, evaluate_every=5_000),
     "reacher-td3": Behaviour("Reacher-v5", "td3", 60_000, random_steps=1_000, evaluate_every=5_000),
     "cartpole-continuous-td3": Behaviour(
         "ContinuousCartPole-v0", "td3", 60_000, 1e-3, random_steps=1_000, evaluate_every=2_000
-    ),
-    "lunarlander-continuous-td3": Behaviour(
-        "LunarLanderContinuous-v3", "td3", 800_000, 1e-3, 0.98, evaluate_every=20_000, environments=8, updates=4
-    ),
-    "lunarlander-continuous-sac": Behaviour(
-        "LunarLanderContinuous-v3", "sac", 800_000, 7e-4, evaluate_every=20_000, environments=8, updates=4
     ),
     "cartpole-dqn": Behaviour(
         "CartPole-v1", "dqn", 240_000, random_steps=1_000, evaluate_every=8_000, environments=8, updates=2
