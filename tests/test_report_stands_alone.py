@@ -24,7 +24,7 @@ from offline_robust.reports import (
     summary_table,
     write_report,
 )
-from offline_robust.reports.figures import svg
+from offline_robust.reports.canvas import svg
 from offline_robust.reports.text import number, safe, span
 
 NASTY = "$\\frac{$ <script>alert(1)</script>\" onload='x' &"
@@ -106,7 +106,7 @@ def test_the_page_loads_nothing_and_needs_no_script(tmp_path: Path) -> None:
     for name, value in page.attributes:
         if name in ("href", "src"):
             assert value.startswith("#")
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 6  # levels, difference, profile, training and dual
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     used = set(re.findall(r"url\(#([^)]+)\)", text)) | {v[1:] for k, v in page.attributes if k == "href"}

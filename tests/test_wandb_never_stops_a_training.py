@@ -18,7 +18,6 @@ from toys import line_dataset, run_values, saved
 
 from offline_robust.errors import MissingExtra
 from offline_robust.experiments import Run, train
-from offline_robust.experiments import metrics as metrics_module
 
 
 class Stop(Exception):
@@ -296,6 +295,4 @@ def test_env_id_comes_from_the_dataset_where_the_config_is_silent(tmp_path: Path
 def without_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     """`find_spec` answers as where wandb is not installed."""
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        metrics_module.importlib.util, "find_spec", lambda name, *more: None if name == "wandb" else find(name, *more)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "wandb" else find(name, *more))

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from offline_robust.baselines import D3RLPyConfig
 from offline_robust.experiments.config import EvaluationConfig, RunConfig, TrainingConfig, WandbConfig
 from offline_robust.learners import LEARNERS
 from offline_robust.models import MODELS
@@ -61,6 +62,8 @@ def page() -> str:
         own = set(config.model_fields) - shared
         if own:
             parts.append(section(f"`learner`, name `{name}`", "learner", config, "learner", own))
+    bridge = ("config", "version")
+    parts.append(section("`learner`, name `d3rlpy:...`", "learner", D3RLPyConfig, "learner", bridge))
     for name, (model, _) in MODELS.items():
         parts.append(section(f"`model`, name `{name}`", "model", model, "model"))
     for name, kind in (("training", TrainingConfig), ("evaluation", EvaluationConfig), ("wandb", WandbConfig)):

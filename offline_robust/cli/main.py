@@ -1,4 +1,4 @@
-"""`offline-robust train | evaluate | compare | report | suites | parameters | data | bench | doctor`.
+"""`offline-robust train | evaluate | compare | sweep | report | suites | parameters | data | bench | doctor`.
 
 Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure, 130 when stopped from the keyboard.
 """
@@ -10,14 +10,13 @@ import json
 import shlex
 import sys
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from offline_robust.cli import catalogue, data
+from offline_robust.cli import catalogue, data, evaluate, sweep
 from offline_robust.cli.progress import progress_bar
 from offline_robust.errors import UserError
 
@@ -29,23 +28,17 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 catalogue.register(app)
+evaluate.register(app)
+sweep.register(app)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-SuiteName = Annotated[str | None, typer.Option(help="A suite's name or YAML file. Default: the run's own.")]
-Perturb = Annotated[
-    list[str] | None,
-    typer.Option(help="PARAMETER=START:STOP:COUNT or PARAMETER=A,B,C; several form a grid."),
-]
-Episodes = Annotated[int | None, typer.Option(min=1, help="Episodes for each condition. Default: the run's own.")]
-Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Default: the run's own.")]
 Score = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
     ),
 ]
-EvaluationSeed = Annotated[int | None, typer.Option(min=0, help="Seed of start states and noise.")]
 
 _out, _err = Console(), Console(stderr=True)
 
@@ -85,51 +78,6 @@ def train(
             soft_wrap=True,
         )
         _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    suite: SuiteName = None,
-    perturb: Perturb = None,
-    episodes: Episodes = None,
-    seed: EvaluationSeed = None,
-    env: Env = None,
-    score: Score = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Evaluate a run's policy under perturbations; writes results.csv and report.html into its folder.
-
-    An evaluation that was stopped goes on from its finished conditions when the same command is given again.
-    """
-    from offline_robust.experiments import load_run
-
-    _evaluate_and_report([load_run(run)], run, suite, perturb or [], episodes, seed, env, score, quiet, as_json)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs in the same environment.")],
-    out: Annotated[Path, typer.Option(help="Where results.csv and report.html go.")] = Path("runs/comparison"),
-    suite: SuiteName = None,
-    perturb: Perturb = None,
-    episodes: Episodes = None,
-    seed: EvaluationSeed = None,
-    env: Env = None,
-    title: Annotated[str, typer.Option(help="Title of the report.")] = "",
-    score: Score = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Evaluate several runs alike: one table, one figure set, one report.html. The first is the one it is about.
-
-    An evaluation that was stopped goes on from its finished conditions when the same command is given again.
-    """
-    from offline_robust.experiments import load_run
-
-    opened = [load_run(folder) for folder in runs]
-    _evaluate_and_report(opened, out, suite, perturb or [], episodes, seed, env, score, quiet, as_json, title)
 
 
 @app.command()
@@ -189,62 +137,11 @@ def main() -> None:
         name = str(error.filename or "input/output")
         _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
     if status == _STOPPED:  # some versions of Typer give the status, others raise
-        _fail("stopped; a training goes on with --resume, an evaluation when started again", _STOPPED)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def _evaluate_and_report(
-    runs: list[Any],
-    folder: Path,
-    suite: str | None,
-    perturb: list[str],
-    episodes: int | None,
-    seed: int | None,
-    env: str | None,
-    score: str | None,
-    quiet: bool,
-    as_json: bool,
-    title: str = "",
-) -> None:
-    import torch
-
-    from offline_robust.experiments.comparison import CELLS, check_conditions, check_score, compare_runs, save_report
-    from offline_robust.reports import summary_table
-
-    check_conditions(suite, perturb)
-    reference = check_score(score, runs, env)
-    torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
-    with progress_bar(quiet or as_json) as bar:
-        results = compare_runs(
-            runs,
-            suite=suite,
-            perturb=perturb,
-            episodes=episodes,
-            seed=seed,
-            progress=bar.evaluation,
-            env=env,
-            cells=folder / CELLS,
+        _fail(
+            "stopped; a training goes on with --resume; an evaluation, a sweep or a comparison when started again",
+            _STOPPED,
         )
-    path = save_report(folder, results, runs, _command(), title, score)
-    if as_json:
-        content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}
-        _print_json(content | ({"score": asdict(reference)} if reference else {}))
-    elif not quiet:
-        _out.print(summary_table(results, reference), highlight=False, markup=False, soft_wrap=True)
-        _out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _records(results: Any, score: Any = None) -> list[dict[str, Any]]:
-    table = results.summary()
-    if score is not None:
-        for name in ("value", "low", "high"):
-            table["score" if name == "value" else f"score_{name}"] = score.score(table[name].to_numpy())
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    return rows
-
-
-def _command() -> str:
-    return shlex.join(["offline-robust", *sys.argv[1:]])
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _print_json(content: Any) -> None:

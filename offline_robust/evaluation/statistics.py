@@ -12,6 +12,11 @@ if it were S independent ones.
 With one training (S = 1) only start states vary, and the interval speaks about that one policy, not about the
 learner. With two, the interval of anything that depends on the training covers at best about half the time; with
 five, about 85 %. Nothing computed from so few trainings can mend that; train more seeds.
+
+Strata. Conditions are the strata of this bootstrap: every draw holds each of them once. A training that is drawn is
+drawn in all of them, because it was one policy that went through the whole suite. Resampling each condition's runs on
+their own, as is right where every task has trainings of its own, would count one lucky training L times over. Several
+datasets do have trainings of their own, and are resampled independently (`ranking.across`).
 """
 
 from __future__ import annotations
@@ -134,11 +139,124 @@ def bootstrap(
     return np.concatenate(parts)
 
 
+def bootstrap_means(
+    groups: Sequence[Array],
+    statistic: Callable[..., Array],
+    rng: np.random.Generator,
+    *,
+    draws: int = 2_000,
+    shared: bool = True,
+) -> Array:
+    """`bootstrap` for statistics that only need the mean over the episodes of each training and condition.
+
+    The draws are those of `bootstrap`: the same generator gives the same numbers up to rounding.
+
+    Args:
+        groups: arrays (S, L, E), one per learner; S may differ.
+        statistic: from one array of means (draws, S, L) per group to (draws, K).
+        rng: as for `bootstrap`.
+        draws: as for `bootstrap`.
+        shared: as for `bootstrap`.
+
+    Returns:
+        (draws, K).
+    """
+    return statistic(*resampled_means(groups, rng, draws=draws, shared=shared))
+
+
+def resampled_means(
+    groups: Sequence[Array], rng: np.random.Generator, *, draws: int = 2_000, shared: bool = True
+) -> list[Array]:
+    """Mean returns (draws, S, L) of the trainings drawn, one array per group; arguments as for `bootstrap`.
+
+    Resampling episodes is a weighting of them by how often each was drawn: a matrix product instead of a gather of
+    every episode.
+    """
+    chunk = max(1, _MAX_GATHER // max(group.size for group in groups))
+    parts: list[list[Array]] = [[] for _ in groups]
+    for start in range(0, draws, chunk):
+        count = min(chunk, draws - start)
+        episodes = groups[0].shape[2]
+        common = _shares(rng.integers(episodes, size=(count, 1, episodes)), episodes) if shared else None
+        for part, group in zip(parts, groups, strict=True):
+            trainings = rng.integers(group.shape[0], size=(count, group.shape[0]))
+            own = common
+            if own is None:
+                size = group.shape[2]
+                own = _shares(rng.integers(size, size=(count, group.shape[0], size)), size)
+            part.append(_drawn_means(group, trainings, own))
+    return [np.concatenate(part) for part in parts]
+
+
+def profile(means: Array, levels: Array) -> Array:
+    """The performance profile: the share of trainings x conditions whose mean return exceeds each level.
+
+    Agarwal et al., Deep RL at the edge of the statistical precipice (2021), section 4.2, with conditions for tasks:
+    F(tau) = 1/(S L) sum over s and l of [x_sl > tau].
+
+    Args:
+        means: (..., S, L) mean returns of trainings under conditions.
+        levels: (K,) ascending values of tau.
+
+    Returns:
+        (..., K), falling from at most 1 to at least 0.
+    """
+    flat = means.reshape(*means.shape[:-2], -1)
+    batch = flat.reshape(-1, flat.shape[-1])
+    # A value exceeds the first `place` levels: count the places per row, then add up from the right.
+    place = np.searchsorted(levels, batch, side="left")
+    width = len(levels) + 1
+    keys = place + width * np.arange(len(batch))[:, None]
+    histogram = np.bincount(keys.ravel(), minlength=width * len(batch)).reshape(len(batch), width)
+    above = histogram[:, ::-1].cumsum(1)[:, ::-1][:, 1:] / flat.shape[-1]
+    result: Array = above.reshape(*means.shape[:-2], len(levels))
+    return result
+
+
+def probability_of_improvement(first: Array, second: Array) -> Array:
+    """How likely a training of the first learner beats one of the second, averaged over the conditions.
+
+    In each condition the Mann-Whitney statistic U / (S T): the share of pairs of trainings in which the first has the
+    higher mean return, ties counted half (Agarwal et al. 2021, section 4.3). One half says nothing either way.
+
+    Args:
+        first: (..., S, L) mean returns of the first learner's trainings.
+        second: (..., T, L) the second's, under the same conditions.
+
+    Returns:
+        (...), from 0 to 1.
+    """
+    x, y = first[..., :, None, :], second[..., None, :, :]
+    result: Array = ((x > y) + 0.5 * (x == y)).mean((-3, -2, -1))
+    return result
+
+
 def interval(samples: Array, confidence: float = 0.95) -> tuple[Array, Array]:
     """The percentile interval of bootstrap draws (draws, K): lower and upper ends (K,)."""
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
     return low, high
+
+
+def _shares(chosen: NDArray[np.int64], size: int) -> Array:
+    """How often (..., size) each of `size` things is among the chosen (..., E), as a share of the E."""
+    rows = chosen.reshape(-1, chosen.shape[-1])
+    keys = rows + size * np.arange(len(rows))[:, None]
+    counts = np.bincount(keys.ravel(), minlength=size * len(rows)) / chosen.shape[-1]
+    return counts.reshape(*chosen.shape[:-1], size)
+
+
+def _drawn_means(group: Array, trainings: NDArray[np.int64], weights: Array) -> Array:
+    """Means (draws, S, L) of the trainings drawn (draws, S), episodes weighted (draws, 1 or S, E)."""
+    count, conditions, episodes = group.shape
+    if weights.shape[1] == 1:
+        means = (group.reshape(-1, episodes) @ weights[:, 0].T).reshape(count, conditions, -1)
+        return means[trainings, :, np.arange(len(trainings))[:, None]]
+    result = np.empty((*trainings.shape, conditions))
+    for training in range(count):
+        drawn = trainings == training
+        result[drawn] = weights[drawn] @ group[training].T
+    return result
 
 
 def _mean_of_mass(values: Array, start: float, stop: float) -> Array:

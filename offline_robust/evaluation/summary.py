@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from offline_robust.errors import EvaluationError, nearest
 from offline_robust.evaluation import levels as lv
 from offline_robust.evaluation.results import Results
-from offline_robust.evaluation.statistics import DESCRIBED, Array, area, bootstrap, describe, interval
+from offline_robust.evaluation.statistics import (
+    DESCRIBED,
+    Array,
+    area,
+    bootstrap,
+    bootstrap_means,
+    describe,
+    interval,
+)
 
 _SEED = 0
 """Of the bootstrap when no generator is given, so that a report is the same each time."""
@@ -38,6 +46,12 @@ class Cube:
     trainings: tuple[tuple[str, int], ...]
     conditions: pd.DataFrame
     episode_seeds: NDArray[np.int64]
+
+    @property
+    def means(self) -> Array:
+        """(S, L) mean returns of each training under each condition."""
+        means: Array = self.returns.mean(-1)
+        return means
 
     @property
     def shared(self) -> bool:
@@ -98,7 +112,7 @@ def per_condition(results: Results, rng: np.random.Generator | None = None, draw
     rng = rng or np.random.default_rng(_SEED)
     rows = []
     for name, cube in cubes(results).items():
-        samples = bootstrap([cube.returns], _level_means, rng, draws=draws, shared=cube.shared)
+        samples = bootstrap_means([cube.returns], _over_trainings, rng, draws=draws, shared=cube.shared)
         labels = tuple(cube.conditions["condition"])
         rows += _rows({"learner": name}, "condition", labels, _level_means(cube.returns), samples, cube)
     return pd.DataFrame(rows)
@@ -122,16 +136,16 @@ def per_parameter(results: Results, rng: np.random.Generator | None = None, draw
         if not known:
             continue
 
-        def both(returns: Array, known: list[lv.Sweep] = known) -> Array:
-            means = _level_means(returns)
+        def both(by_training: Array, known: list[lv.Sweep] = known) -> Array:
+            means = _over_trainings(by_training)
             areas = [area(means[..., sweep.index], sweep.levels) for sweep in known]
             return np.stack([*areas, *(means[..., sweep.index].min(-1) for sweep in known)], -1)
 
-        samples = bootstrap([cube.returns], both, rng, draws=draws, shared=cube.shared)
+        samples = bootstrap_means([cube.returns], both, rng, draws=draws, shared=cube.shared)
         means = _level_means(cube.returns)
         worst = [cube.conditions["condition"].iloc[sweep.index[means[sweep.index].argmin()]] for sweep in known]
         keys = [(statistic, k) for statistic in ("area", "worst_level") for k in range(len(known))]
-        found = _rows({"learner": name}, "statistic", tuple(key for key, _ in keys), both(cube.returns), samples, cube)
+        found = _rows({"learner": name}, "statistic", tuple(key for key, _ in keys), both(cube.means), samples, cube)
         for (statistic, k), row in zip(keys, found, strict=True):
             at = {"condition": worst[k] if statistic == "worst_level" else ""}
             rows.append(row | {"parameter": known[k].label, "mode": known[k].mode} | at)
@@ -173,12 +187,12 @@ def by_severity(results: Results, rng: np.random.Generator | None = None, draws:
         for k, (*_, index) in enumerate(scopes):
             masks[index, k] = 1.0 / len(index)
 
-        def weighted(returns: Array, masks: Array = masks) -> Array:
-            return _level_means(returns) @ masks
+        def weighted(by_training: Array, masks: Array = masks) -> Array:
+            return _over_trainings(by_training) @ masks
 
-        samples = bootstrap([cube.returns], weighted, rng, draws=draws, shared=cube.shared)
+        samples = bootstrap_means([cube.returns], weighted, rng, draws=draws, shared=cube.shared)
         labels = tuple(str(scope[0]) for scope in scopes)
-        found = _rows({"learner": name}, "parameter", labels, weighted(cube.returns), samples, cube)
+        found = _rows({"learner": name}, "parameter", labels, weighted(cube.means), samples, cube)
         for (_, side, quartile, index), row in zip(scopes, found, strict=True):
             rows.append(row | {"side": side, "quartile": quartile, "conditions": len(index)})
     columns = [
@@ -264,11 +278,11 @@ def compare(
     masks = np.stack([mask / mask.sum() for _, mask in scopes] + list(np.eye(len(conditions))), axis=1)
 
     def difference(x: Array, y: Array) -> Array:
-        means: Array = (_level_means(x) - _level_means(y)) @ masks
+        means: Array = (_over_trainings(x) - _over_trainings(y)) @ masks
         return means
 
-    value = difference(first, second)
-    low, high = interval(bootstrap([first, second], difference, rng, draws=draws, shared=paired))
+    value = difference(first.mean(-1), second.mean(-1))
+    low, high = interval(bootstrap_means([first, second], difference, rng, draws=draws, shared=paired))
     return pd.DataFrame(
         {
             "scope": [name for name, _ in scopes] + ["condition"] * len(conditions),
@@ -287,6 +301,12 @@ def compare(
 def _level_means(returns: Array) -> Array:
     means: Array = returns.mean((-3, -1))
     return means
+
+
+def _over_trainings(means: Array) -> Array:
+    """From (..., S, L) to (..., L)."""
+    averaged: Array = means.mean(-2)
+    return averaged
 
 
 def _rows(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from offline_robust.envs import Suite, load_suite, suite_from_perturb
-from offline_robust.errors import EvaluationError, UserError
+from offline_robust.baselines import read_policy
+from offline_robust.envs import Suite, load_suite, suite_from_perturb, system
+from offline_robust.errors import EvaluationError, UserError, nearest
 from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
-from offline_robust.experiments.run import Run
-from offline_robust.reports import RunRecord, write_report
+from offline_robust.evaluation.cells import fingerprint
+from offline_robust.experiments.config import EvaluationConfig, RunConfig, WandbConfig
+from offline_robust.experiments.publishing import log_evaluation, log_report
+from offline_robust.experiments.run import Run, label_of, load_run
+from offline_robust.experiments.tracking import group_of
+from offline_robust.files import bundled
+from offline_robust.networks import Policy
+from offline_robust.reports import RunRecord, write_reports
+from offline_robust.reports.page import Report
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (run, conditions done, conditions in all, what runs next or how many were there already)."""
@@ -18,8 +28,58 @@ CELLS = "cells"
 """The folder beside results.csv that keeps finished conditions until it is written."""
 
 
+POLICY = "policy.safetensors"
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy without a run behind it: of a file, or one of the bundled behaviour policies.
+
+    Attributes:
+        name: what tables call it.
+        policy: the policy.
+        evaluation: how it is evaluated where nothing is asked for.
+        env_kwargs: of the environment it is evaluated in.
+    """
+
+    name: str
+    policy: Policy
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def env_id(self) -> str | None:
+        """The environment it was made in."""
+        return self.policy.spec.env_id or None
+
+
+def open_subject(name: str | Path) -> Run | PolicyFile:
+    """What can be evaluated: a run's folder, a policy file, or a bundled behaviour policy by name.
+
+    Raises:
+        CheckpointError: the folder or the file is not one, or damaged.
+        ConfigError: the run's configuration is not valid.
+        EvaluationError: nothing of that name.
+    """
+    path = Path(name)
+    known = sorted(found.parent.name for found in bundled("models").glob(f"*/{POLICY}"))
+    if path.is_dir() and (path / POLICY).is_file() and not (path / "config.yaml").exists():
+        path = path / POLICY  # a bundled policy's folder, or one like it
+    if not path.exists() and str(name) in known:
+        path = bundled("models") / str(name) / POLICY
+    if path.suffix == ".safetensors":
+        found = PolicyFile(path.resolve().parent.name if path.name == POLICY else path.stem, read_policy(path))
+        if ":" in (found.env_id or ""):  # the file may come from anyone, and such ids import code
+            raise EvaluationError(f"{path}: its environment {str(found.env_id)[:80]!r} is not a registered name")
+        return found
+    if not path.exists():
+        hint = nearest(str(name)[:80], known)
+        raise EvaluationError(f"{str(name)[:200]}: no such run's folder, policy file or bundled policy{hint}")
+    return load_run(path)
+
+
 def evaluate_run(
-    run: Run,
+    run: Run | PolicyFile,
     *,
     suite: str | None = None,
     perturb: Sequence[str] = (),
@@ -32,33 +92,35 @@ def evaluate_run(
 ) -> Results:
     """Evaluates a run's final policy; what is not given comes from the run's own configuration.
 
-    With a folder for ``cells`` an evaluation that was stopped goes on from its finished conditions.
+    With a folder for ``cells`` an evaluation that was stopped goes on from its finished conditions. Several suites,
+    separated by commas, are evaluated as one; what they have in common is run once.
 
     Raises:
         EvaluationError: the suite or perturbation does not fit the environment, or there is no environment.
     """
     env_id = env or run.env_id
+    settings, name = _settings(run), _name(run)
     if env_id is None:
-        raise EvaluationError(f"{run.folder}: the dataset names no environment; name one with --env")
-    settings = run.config.evaluation
+        raise EvaluationError(f"{name}: its data name no environment; name one with --env")
+    env_kwargs = dict(run.config.env_kwargs if isinstance(run, Run) else run.env_kwargs)
     return evaluate(
         run.policy,
         env_id,
-        suite=None if perturb else (suite or settings.suite),
+        suite=None if perturb else _suite(suite or settings.suite, env_id, env_kwargs),
         perturb=list(perturb) or None,
         episodes=settings.episodes if episodes is None else episodes,
         seed=settings.seed if seed is None else seed,
-        env_kwargs=run.config.env_kwargs,
-        run=run.folder.name,
-        learner=label or str(run.meta["label"]),
-        training_seed=run.config.seed,
-        progress=None if progress is None else lambda *told: progress(run.folder.name, *told),
-        cells=cells,
+        env_kwargs=env_kwargs,
+        run=name,
+        learner=label or (str(run.meta["label"]) if isinstance(run, Run) else name),
+        training_seed=run.config.seed if isinstance(run, Run) else 0,
+        progress=None if progress is None else lambda *told: progress(name, *told),
+        cells=cells if _keeps_cells(run.policy) else None,
     )
 
 
 def compare_runs(
-    runs: Sequence[Run],
+    runs: Sequence[Run | PolicyFile],
     *,
     suite: str | None = None,
     perturb: Sequence[str] = (),
@@ -68,7 +130,7 @@ def compare_runs(
     env: str | None = None,
     cells: Path | None = None,
 ) -> Results:
-    """Evaluates several runs under the same conditions, episodes and streams.
+    """Evaluates several runs or policies under the same conditions, episodes and streams.
 
     The first run's own evaluation settings serve for all where nothing else is asked for. ``cells`` as for
     `evaluate_run`; one folder serves all runs.
@@ -79,7 +141,7 @@ def compare_runs(
     environments = {env or run.env_id for run in runs}
     if len(environments) > 1:
         raise EvaluationError(f"cannot compare runs of different environments: {sorted(map(str, environments))}")
-    first = runs[0].config.evaluation
+    first = _settings(runs[0])
     parts = []
     for run, label in zip(runs, distinct_labels(runs), strict=True):
         parts.append(
@@ -98,25 +160,46 @@ def compare_runs(
     return Results.concat(parts)
 
 
-def distinct_labels(runs: Sequence[Run]) -> list[str]:
+def distinct_labels(runs: Sequence[Run | PolicyFile]) -> list[str]:
     """A label for each run, the same exactly for runs that differ in their seed alone.
 
     Where one short label would stand for several configurations, what they differ in is added to it.
+
+    Raises:
+        EvaluationError: the same configuration and seed, or the same policy's name, is there twice.
     """
-    settings = [_flat(run) for run in runs]
-    labels = [str(run.meta["label"]) for run in runs]
-    found = []
+    labels = [str(run.meta["label"]) if isinstance(run, Run) else run.name for run in runs]
+    settings = [_flat(run.config) if isinstance(run, Run) else {"policy": run.name} for run in runs]
+    return _distinct(labels, settings, [run.config.seed if isinstance(run, Run) else 0 for run in runs])
+
+
+def distinct_labels_of(configs: Sequence[RunConfig]) -> list[str]:
+    """As `distinct_labels`, of configurations whose runs need not be there yet."""
+    labels = [label_of(config) for config in configs]
+    return _distinct(labels, [_flat(config) for config in configs], [config.seed for config in configs])
+
+
+def _distinct(labels: Sequence[str], settings: Sequence[dict[str, object]], seeds: Sequence[int]) -> list[str]:
+    groups: dict[str, list[dict[str, object]]] = {}
     for label, own in zip(labels, settings, strict=True):
-        alike = [other for name, other in zip(labels, settings, strict=True) if name == label]
-        differing = [key for key in own if any(other.get(key) != own[key] for other in alike)]
-        found.append(" ".join([label, *(f"{key.split('.')[-1]}={own[key]}" for key in differing)]))
-    if len({(label, run.config.seed) for label, run in zip(found, runs, strict=True)}) < len(runs):
+        groups.setdefault(label, []).append(own)
+    differing = {label: _differing(alike) for label, alike in groups.items()}
+    found = [
+        " ".join([label, *(f"{key.split('.')[-1]}={own[key]}" for key in differing[label] if key in own)])
+        for label, own in zip(labels, settings, strict=True)
+    ]
+    if len(set(zip(found, seeds, strict=True))) < len(found):
         raise EvaluationError("the same configuration and seed is there twice; compare each run once")
     return found
 
 
-def _flat(run: Run) -> dict[str, object]:
-    """What makes a run's configuration, by dotted key: all but its seed, logging and evaluation."""
+def _differing(settings: Sequence[dict[str, object]]) -> list[str]:
+    keys = dict.fromkeys(key for own in settings for key in own)
+    return [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
+
+
+def _flat(config: RunConfig) -> dict[str, object]:
+    """What makes a configuration, by dotted key: all but its seed, logging and evaluation."""
     flat: dict[str, object] = {}
 
     def visit(value: object, path: str) -> None:
@@ -126,12 +209,57 @@ def _flat(run: Run) -> dict[str, object]:
         else:
             flat[path] = value
 
-    kept = {k: v for k, v in run.config.to_dict().items() if k not in ("seed", "wandb", "evaluation")}
-    visit(kept, "")
+    visit({k: v for k, v in config.to_dict().items() if k not in ("seed", "wandb", "evaluation")}, "")
     return flat
 
 
-def check_conditions(suite: str | None, perturb: Sequence[str]) -> Suite | None:
+def _settings(run: Run | PolicyFile) -> EvaluationConfig:
+    return run.config.evaluation if isinstance(run, Run) else run.evaluation
+
+
+def _name(run: Run | PolicyFile) -> str:
+    return run.folder.name if isinstance(run, Run) else run.name
+
+
+def _keeps_cells(policy: object) -> bool:
+    """Whether finished conditions of this policy can be told from another's."""
+    try:
+        fingerprint(policy)
+    except EvaluationError:
+        return False
+    return True
+
+
+def _suite(names: str | None, env_id: str, env_kwargs: Mapping[str, Any]) -> Suite | str | None:
+    """The suite of that name; several, separated by commas, become one for this environment."""
+    if names is None or "," not in names:
+        return names
+    suites = _suites(names)
+    of = system(env_id, env_kwargs)
+    conditions = {condition.label: condition for suite in suites for condition in suite.for_system(of)}
+    sources = "; ".join(dict.fromkeys(suite.source for suite in suites if suite.source))
+    together = ", ".join(suite.name for suite in suites)
+    return Suite.of(together, conditions.values(), source=sources, inert=any(suite.inert for suite in suites))
+
+
+def _suites(names: str) -> list[Suite]:
+    return [load_suite(name.strip()) for name in names.split(",") if name.strip()]
+
+
+def check_suites(names: str | None, env_id: str | None = None, env_kwargs: Mapping[str, Any] | None = None) -> None:
+    """Reads the suites that are named, several separated by commas, and fits them to an environment where one is named.
+
+    Raises:
+        EvaluationError: there is no such suite or environment, or one does not fit the other.
+    """
+    suites = _suites(names or "")
+    if env_id is not None:
+        of = system(env_id, env_kwargs)
+        for suite in suites:
+            suite.for_system(of)
+
+
+def check_conditions(suite: str | None, perturb: Sequence[str]) -> None:
     """Reads what was asked for before anything long starts.
 
     Raises:
@@ -139,12 +267,12 @@ def check_conditions(suite: str | None, perturb: Sequence[str]) -> Suite | None:
     """
     if suite and perturb:
         raise EvaluationError("give --suite or --perturb, not both")
-    if suite:
-        return load_suite(suite)
-    return suite_from_perturb(list(perturb)) if perturb else None
+    check_suites(suite)
+    if perturb:
+        suite_from_perturb(list(perturb))
 
 
-def check_score(name: str | None, runs: Sequence[Run], env: str | None = None) -> ScoreReference | None:
+def check_score(name: str | None, runs: Sequence[Run | PolicyFile], env: str | None = None) -> ScoreReference | None:
     """The score reference of that name for the environment the runs are evaluated in; None where none is named.
 
     Raises:
@@ -156,28 +284,47 @@ def check_score(name: str | None, runs: Sequence[Run], env: str | None = None) -
 def save_report(
     folder: Path,
     results: Results,
-    runs: Sequence[Run],
+    runs: Sequence[Run | PolicyFile],
     command: str,
     title: str = "",
     score: str | None = None,
+    wandb: WandbConfig | None = None,
 ) -> Path:
-    """Writes results.csv and report.html into a folder and returns the report's path.
+    """Writes results.csv and the report (report.html, report.md, figures, tables) into a folder.
+
+    The report also goes to Weights & Biases where ``wandb`` (by default the first run's configuration) asks for it, and
+    a single run's evaluation into that run.
+
+    Returns:
+        The path of report.html.
 
     The cells in the folder, finished conditions of an evaluation under way, are removed once results.csv is there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What `rewrite_report` needs to make the same page again.
-    page: dict[str, object] = {"title": title, "command": command, "runs": [str(run.folder.resolve()) for run in runs]}
+    folders = [run.folder.resolve() for run in runs if isinstance(run, Run)]
+    page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
     results.meta["page"] = page | ({"score": score} if score else {})
     results.save(folder / "results.csv")
     clear_cells(folder / CELLS)
-    records = [RunRecord.read(run.folder) for run in runs]
-    _write(folder, results, records, command, title, score)
+    records = [RunRecord.read(path) for path in folders]
+    report = _write(folder, results, records, command, title, score)
+    trained = [run for run in runs if isinstance(run, Run)]
+    if trained:
+        groups = [group_of(run.config, str(run.meta["label"])) for run in trained]
+        if len(runs) == 1 and folder.resolve() == trained[0].folder.resolve():
+            log_run_evaluation(trained[0], results)
+        log_report(wandb or trained[0].config.wandb, folder, report, list(dict.fromkeys(groups)), title)
     return folder / "report.html"
 
 
+def log_run_evaluation(run: Run, results: Results) -> None:
+    """Logs a run's evaluation into its Weights & Biases run, where its configuration asks for W&B."""
+    log_evaluation(run.config, run.folder, str(run.meta["label"]), run.env_id, results)
+
+
 def rewrite_report(folder: Path, score: str | None = None) -> Path:
-    """Writes report.html anew from a folder's results.csv and the runs behind it, those that are still there.
+    """Writes the report anew from a folder's results.csv and the runs behind it, those that are still there.
 
     Args:
         folder: a run's, or one that `compare` wrote.
@@ -202,6 +349,7 @@ def rewrite_report(folder: Path, score: str | None = None) -> Path:
 
 def _write(
     folder: Path, results: Results, records: Sequence[RunRecord], command: str, title: str, score: str | None
-) -> None:
-    reference = None if score is None else score_reference(score, str(results.frame["env_id"].iloc[0]))
-    write_report(folder / "report.html", results, records, command=command, title=title, score=reference)
+) -> Report:
+    environments = [str(env_id) for env_id in results.frame["env_id"].unique()]
+    references = None if score is None else {env_id: score_reference(score, env_id) for env_id in environments}
+    return write_reports(folder, results, records, command=command, title=title, score=references)

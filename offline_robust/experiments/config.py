@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
+from offline_robust.baselines import BASELINES
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
@@ -132,7 +133,8 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if key not in RunConfig.model_fields:
             raise ConfigError(f"{where}: unknown key '{_short(key)}'{nearest(key, RunConfig.model_fields)}")
     parts = dict(values)
-    parts["learner"] = _part(values.get("learner"), {k: c for k, (c, _) in LEARNERS.items()}, where, "learner")
+    known = LEARNERS | BASELINES
+    parts["learner"] = _part(values.get("learner"), {k: c for k, (c, _) in known.items()}, where, "learner")
     if values.get("model") is not None:
         parts["model"] = _part(values["model"], {k: c for k, (c, _) in MODELS.items()}, where, "model")
     sections: dict[str, type[BaseModel]] = {
@@ -144,7 +146,7 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if name in values:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
-    if LEARNERS[config.learner.name][1].uses_model and config.model is None:
+    if known[config.learner.name][1].uses_model and config.model is None:
         name = config.learner.name
         raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
     if config.training.model_steps and config.model is None:
@@ -166,6 +168,8 @@ def _validated(kind: type[BaseModel], values: Any, where: str, section: str) -> 
         raise ConfigError(f"{where}: {section or 'config'}: expected a mapping, got {_shown.repr(values)}")
     try:
         return kind.model_validate(values)
+    except ConfigError as error:  # of a part that checks itself
+        raise ConfigError(f"{where}: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(_short(str(part)) for part in ([section] if section else []) + list(first["loc"]))

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from offline_robust.baselines import read_policy
 from offline_robust.errors import CheckpointError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.metrics import read_metrics
-from offline_robust.networks import Policy, load_policy
+from offline_robust.networks import Policy
 
 _PACKAGES = ("offline-robust", "torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "d3rlpy", "wandb")
 _MAX_META_BYTES, _MAX_NAME = 1_000_000, 200
@@ -41,7 +42,7 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: the training is not finished: offline-robust train --resume --out {self.folder}"
             )
-        return load_policy(path)
+        return read_policy(path)
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner
 from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
@@ -89,6 +90,7 @@ class _Training:
         _ = training_set.usable_rows  # refused here when there is none
         streams = random_streams(config.seed, dataset.device)
         learner = build_learner(config, training_set, streams, env_id)
+        rows = learner.data if isinstance(learner, D3RLPyLearner) else training_set
         step = 0
         if saved is not None:
             step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
@@ -102,7 +104,7 @@ class _Training:
         try:
             while step < total:
                 phase = "model" if step < settings.model_steps else "train"
-                batch = training_set.sample(settings.batch_size, streams["sampler"])
+                batch = rows.sample(settings.batch_size, streams["sampler"])
                 info = learner.pretrain(batch) if phase == "model" else learner.update(batch)
                 _accumulate(sums, info)
                 step += 1
@@ -281,6 +283,8 @@ def build_learner(
     env_id: str | None,
 ) -> Learner:
     """A fresh learner, with its nominal model where it has one, for a dataset."""
+    if isinstance(config.learner, D3RLPyConfig):
+        return D3RLPyLearner(config.learner, ProblemSpec.of(dataset, streams, env_id), dataset)
     if dataset.discrete:
         raise ConfigError(f"{config.learner.name} needs continuous actions, the dataset's are {dataset.action_space}")
     problem = ProblemSpec.of(dataset, streams, env_id)
@@ -339,7 +343,7 @@ def _device(name: str) -> torch.device:
 def _default_folder(config: RunConfig) -> Path:
     path = Path(config.dataset)
     dataset = path.stem if path.exists() else config.dataset.replace("/", "-")
-    return Path("runs") / f"{config.learner.name}-{dataset}-seed{config.seed}"
+    return Path("runs") / f"{config.learner.name.replace(':', '-')}-{dataset}-seed{config.seed}"
 
 
 def _require_same(config: RunConfig, folder: Path) -> None:

@@ -1,126 +1,139 @@
-"""Figures, as matplotlib objects that touch no global state: return against level, heat maps, learning curves."""
+"""Figures of returns under perturbation: against level, differences, heat maps; and the numbers behind them."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter
 
-from offline_robust.evaluation import compare, per_condition
 from offline_robust.evaluation.levels import Grid, Sweep, grids, nominal_level, sweeps
 from offline_robust.evaluation.results import Results
-from offline_robust.evaluation.summary import Cube, cubes
-from offline_robust.files import replacing
-from offline_robust.reports.records import RunRecord
-from offline_robust.reports.text import clean, number
+from offline_robust.evaluation.summary import Cube
+from offline_robust.reports.analysis import Analysis
+from offline_robust.reports.canvas import INK, colour, dashes, dress, marker, panels, plain, searched
+from offline_robust.reports.text import number
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
-"""Okabe and Ito's colours, told apart with every common colour vision; the pale yellow is left out."""
-
-MARKERS = "osD^vPX"
-_INK = "#1a1a1a"
-_RC: dict[str, Any] = {
-    "svg.hashsalt": "offline-robust",
-    "svg.fonttype": "none",
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
-}
+_CROWD = 4
+"""Learners above which single trainings are not drawn."""
 
 
-def level_figure(results: Results, narrow: bool = False) -> Figure | None:
+def level_figure(results: Results | Analysis, narrow: bool = False) -> Figure | None:
     """Mean return against level, one panel per swept parameter, a colour per learner.
 
-    Thick lines are means over trainings with 95 % bands, thin lines single trainings. Panels share their scale of
-    returns. None when nothing is swept.
+    Thick lines are means over trainings with 95 % bands, thin lines single trainings (of up to four learners). Panels
+    share their scale of returns. None when nothing is swept.
 
     Args:
         results: one or several learners.
         narrow: panels under each other, for a small screen.
     """
-    known = cubes(results)
-    first = next(iter(known.values()))
-    panels = sweeps(first.conditions, first.env_id)
-    if not panels:
+    known = Analysis.of(results)
+    shown = sweeps(known.first.conditions, known.first.env_id)
+    if not shown:
         return None
-    figure, axes = _panels(len(panels), 3.7 if len(panels) == 1 else 2.9, share=True, narrow=narrow)
-    bands = per_condition(results).set_index(["learner", "condition"])
-    for axis, panel in zip(axes, panels, strict=True):
-        for k, (name, cube) in enumerate(known.items()):
+    height = 4.0 if len(shown) == 1 else 3.1
+    figure, axes = panels(len(shown), height, _names(known), share=True, narrow=narrow)
+    bands = known.means.set_index(["learner", "condition"])
+    for axis, panel in zip(axes, shown, strict=True):
+        for name, cube in known.cubes.items():
+            k = known.place(name)
             sweep = next((s for s in sweeps(cube.conditions, cube.env_id) if _same(s, panel)), None)
             if sweep is None:
                 continue
             own = bands.loc[name].loc[list(cube.conditions["condition"].iloc[sweep.index])]
-            colour = COLOURS[k % len(COLOURS)]
-            if len(cube.trainings) > 1:
-                for training in cube.returns.mean(-1)[:, sweep.index]:
-                    axis.plot(sweep.levels, training, color=colour, alpha=0.35, linewidth=0.7)
-            axis.fill_between(sweep.levels, own["low"], own["high"], color=colour, alpha=0.18, linewidth=0)
-            axis.plot(
-                sweep.levels, own["value"], color=colour, linewidth=2.2, marker=MARKERS[k % 7], markersize=4.5, zorder=3
-            )
+            if len(cube.trainings) > 1 and len(known.cubes) <= _CROWD:
+                for training in cube.means[:, sweep.index]:
+                    axis.plot(sweep.levels, training, color=colour(k), alpha=0.35, linewidth=0.7)
+            axis.fill_between(sweep.levels, own["low"], own["high"], color=colour(k), alpha=0.18, linewidth=0)
+            axis.plot(sweep.levels, own["value"], linewidth=2.2, zorder=3, **_look(k))
         if np.isfinite(panel.nominal):
             axis.axvline(panel.nominal, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         _name_sweep(axis, panel, "return")
-    _legend(figure, list(known))
     return figure
 
 
-def difference_figure(results: Results, narrow: bool = False) -> Figure | None:
+def level_data(known: Analysis) -> pd.DataFrame:
+    """The numbers of `level_figure`: learner, parameter, mode, held, level, condition, value, low, high, trainings."""
+    bands = known.means.set_index(["learner", "condition"])
+    parts = []
+    for name, cube in known.cubes.items():
+        for sweep in sweeps(cube.conditions, cube.env_id):
+            labels = list(cube.conditions["condition"].iloc[sweep.index])
+            own = bands.loc[name].loc[labels].reset_index()
+            fixed = {"learner": name, "parameter": sweep.parameter, "mode": sweep.mode, "held": sweep.held}
+            own = own.assign(**fixed, level=sweep.levels)
+            parts.append(own[[*fixed, "level", "condition", "value", "low", "high", "trainings"]])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def difference_figure(results: Results | Analysis, narrow: bool = False) -> Figure | None:
     """Mean return of the first learner minus each other one against level, with 95 % bands; a panel per parameter.
 
     None when there is one learner only, or nothing is swept. ``narrow`` as for `level_figure`.
     """
-    known = cubes(results)
-    first = next(iter(known.values()))
-    panels = sweeps(first.conditions, first.env_id)
-    if not panels or len(known) == 1:
+    known = Analysis.of(results)
+    shown = sweeps(known.first.conditions, known.first.env_id)
+    if not shown or len(known.cubes) == 1:
         return None
-    others = list(known)[1:]
-    labels = list(first.conditions["condition"])
-    tables = [compare(results, first.learner, other).set_index("condition").loc[labels] for other in others]
-    figure, axes = _panels(len(panels), 3.2 if len(panels) == 1 else 2.9, share=True, narrow=narrow)
-    for axis, panel in zip(axes, panels, strict=True):
-        for k, table in enumerate(tables, start=1):
-            own = table.iloc[panel.index]
-            colour = COLOURS[k % len(COLOURS)]
-            axis.fill_between(panel.levels, own["low"], own["high"], color=colour, alpha=0.18, linewidth=0)
-            axis.plot(panel.levels, own["difference"], color=colour, linewidth=2, marker=MARKERS[k % 7], markersize=4.5)
-        axis.axhline(0.0, color=_INK, linewidth=1.0)
+    others = [name for name in known.cubes if name != known.first.learner]
+    labels = list(known.first.conditions["condition"])
+    tables = {other: known.compare(known.first.learner, other).set_index("condition").loc[labels] for other in others}
+    height = 3.5 if len(shown) == 1 else 3.1
+    names = [(known.place(other), other) for other in others]
+    minus = f"{plain(known.first.learner)} − "
+    figure, axes = panels(len(shown), height, names, share=True, narrow=narrow, before=minus)
+    for axis, panel in zip(axes, shown, strict=True):
+        for other, table in tables.items():
+            own, k = table.iloc[panel.index], known.place(other)
+            axis.fill_between(panel.levels, own["low"], own["high"], color=colour(k), alpha=0.18, linewidth=0)
+            axis.plot(panel.levels, own["difference"], linewidth=2, **_look(k))
+        axis.axhline(0.0, color=INK, linewidth=1.0)
         _name_sweep(axis, panel, "difference of returns")
-    _legend(figure, list(known), only=set(others), minus=first.learner)
     return figure
 
 
-def heat_figure(results: Results, narrow: bool = False) -> Figure | None:
+def difference_data(known: Analysis) -> pd.DataFrame:
+    """The numbers of `difference_figure`: a, b, parameter, mode, held, level, condition, difference, low, high."""
+    first = known.first
+    labels = list(first.conditions["condition"])
+    parts = []
+    for other in (name for name in known.cubes if name != first.learner):
+        table = known.compare(first.learner, other).set_index("condition").loc[labels]
+        for sweep in sweeps(first.conditions, first.env_id):
+            fixed = {"a": first.learner, "b": other, "parameter": sweep.parameter, "mode": sweep.mode}
+            own = table.iloc[sweep.index].reset_index().assign(**fixed, held=sweep.held, level=sweep.levels)
+            parts.append(own[[*fixed, "held", "level", "condition", "difference", "low", "high"]])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def heat_figure(results: Results | Analysis, narrow: bool = False) -> Figure | None:
     """Mean return over grids of two parameters, a map per learner and grid on one colour scale; None without a grid.
 
     Nominal levels are bold, and a frame marks the nominal system. Maps of up to 121 cells have their numbers in them.
     ``narrow`` as for `level_figure`.
     """
-    known = cubes(results)
-    maps = [(name, cube, found) for name, cube in known.items() for found in grids(cube.conditions)]
+    known = Analysis.of(results)
+    maps = [(name, cube, found) for name, cube in known.cubes.items() for found in grids(cube.conditions)]
     if not maps:
         return None
     longest = max(max(found.index.shape) for _, _, found in maps)
-    figure, axes = _panels(len(maps), 3.4 if longest <= 7 else 4.4, columns=2, narrow=narrow)
+    columns = 1 if narrow else min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    width = 4.2 if narrow else 7.4 if columns == 1 else 9.2
+    figure = searched(width, (3.4 if longest <= 7 else 4.4) * rows + 0.3)
+    axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(maps))]
     tables = [_grid_means(cube, found) for _, cube, found in maps]
     low, high = min(np.nanmin(t) for t in tables), max(np.nanmax(t) for t in tables)
     image: Any = None
     for axis, (name, cube, found), table in zip(axes, maps, tables, strict=True):
+        dress(axis)
         image = axis.imshow(table, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
         axis.grid(False)
         _name_grid(axis, found, cube.env_id)
-        axis.set_title(_plain(name) + (f", with {_plain(found.held)}" if found.held else ""), fontsize=11)
+        axis.set_title(plain(name) + (f", with {plain(found.held)}" if found.held else ""), fontsize=11)
         if table.size <= 121:
             _write_cells(axis, table, low, high)
         if narrow and longest > 7:
@@ -130,108 +143,37 @@ def heat_figure(results: Results, narrow: bool = False) -> Figure | None:
     return figure
 
 
-def metric_figure(records: Sequence[RunRecord], learners: Sequence[str], prefixes: Sequence[str]) -> Figure | None:
-    """Metrics of the runs against gradient steps, a panel per key, a line per run; None when no run has any."""
-    keys = list(dict.fromkeys(k for r in records for k in r.metrics if k.startswith(tuple(prefixes))))[:12]
-    keys = [key for key in keys if any(len(r.metrics.get(key, ((), ()))[0]) for r in records)]
-    if not keys:
-        return None
-    figure, axes = _panels(len(keys), height=2.5)
-    names = list(dict.fromkeys([*learners, *(r.learner for r in records)]))
-    for axis, key in zip(axes, keys, strict=True):
-        for record in records:
-            if key in record.metrics:
-                colour = COLOURS[names.index(record.learner) % len(COLOURS)]
-                axis.plot(*record.metrics[key], color=colour, linewidth=1.1, alpha=0.85)
-        axis.set_title(_plain(key), fontsize=10)
-        axis.set_xlabel("gradient steps")
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    shown = {r.learner for r in records if any(key in r.metrics for key in keys)}
-    _legend(figure, names, only=shown, markers=False)
-    return figure
+def heat_data(known: Analysis) -> pd.DataFrame:
+    """The numbers of `heat_figure`: learner, two parameters with their modes and levels, held, value."""
+    rows = []
+    for name, cube in known.cubes.items():
+        for found in grids(cube.conditions):
+            for (i, j), value in np.ndenumerate(_grid_means(cube, found)):
+                row: dict[str, object] = {"learner": name, "held": found.held}
+                for axis, at in enumerate((i, j)):
+                    which = "first" if axis == 0 else "second"
+                    row |= {which: found.parameters[axis], f"{which}_mode": found.modes[axis]}
+                    row |= {f"{which}_level": found.levels[axis][at]}
+                rows.append(row | {"value": value})
+    return pd.DataFrame(rows)
 
 
-def svg(figure: Figure, title: str, prefix: str) -> str:
-    """The figure as an SVG element to be put into a page: same input, same text; nothing in it points outside.
-
-    Args:
-        figure: as made by this module.
-        title: what a screen reader says.
-        prefix: makes the element's ids unique in the page.
-    """
-    stream = io.StringIO()
-    with rc_context(_RC):
-        figure.savefig(stream, format="svg")
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    # In a page the namespaces are implied. Without them and the metadata no address and no date is left in the text.
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href=", "href=")
-    text = re.sub(r'(\sid=")', rf"\g<1>{prefix}-", text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    label = clean(title).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
+def _names(known: Analysis) -> list[tuple[int, str]]:
+    return [(known.place(name), name) for name in known.cubes]
 
 
-def save_png(figure: Figure, path: str | Path, dpi: int = 160) -> None:
-    """Writes the figure as PNG, atomically."""
-    with replacing(path) as aside, rc_context(_RC):
-        FigureCanvasAgg(figure).print_png(str(aside), metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)})
-
-
-def _panels(
-    count: int, height: float, columns: int = 3, share: bool = False, narrow: bool = False
-) -> tuple[Figure, list[Any]]:
-    columns = 1 if narrow else 2 if count == 4 else min(count, columns)
-    rows = -(-count // columns)
-    width = 4.2 if narrow else 7.4 if columns == 1 else 9.2
-    axes: list[Any] = []
-    with rc_context(_RC):
-        figure = Figure(figsize=(width, height * rows + 0.3), layout="constrained", dpi=160)
-        for k in range(count):
-            axes.append(figure.add_subplot(rows, columns, k + 1, sharey=axes[0] if axes and share else None))
-            if share and k % columns:
-                axes[k].tick_params(labelleft=False)
-    for axis in axes:
-        axis.grid(True, color="#e3e3e3", linewidth=0.7)
-        axis.set_axisbelow(True)
-        axis.tick_params(labelsize=9.5, colors=_INK)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-        axis.xaxis.label.set_fontsize(10.5)
-        axis.yaxis.label.set_fontsize(10.5)
-    return figure, axes
-
-
-def _legend(
-    figure: Figure, names: Sequence[str], only: set[str] | None = None, markers: bool = True, minus: str = ""
-) -> None:
-    shown = [(k, name) for k, name in enumerate(names) if only is None or name in only]
-    handles = [
-        Line2D([], [], color=COLOURS[k % len(COLOURS)], linewidth=2.2, marker=MARKERS[k % 7] if markers else "")
-        for k, _ in shown
-    ]
-    before = f"{_plain(minus)} − " if minus else ""
-    labels = [before + (_plain(name) or "(no name)") for _, name in shown]
-    with rc_context(_RC):
-        figure.legend(
-            handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False, fontsize=10.5
-        )
-
-
-def _plain(text: str) -> str:
-    """A name as matplotlib prints it literally: a dollar sign would start a formula."""
-    return clean(text, 40).replace("\n", " ").replace("$", r"\$")
+def _look(place: int) -> dict[str, Any]:
+    return {"color": colour(place), "linestyle": dashes(place), "marker": marker(place), "markersize": 4.5}
 
 
 def _axis_label(parameter: str, mode: str) -> str:
     how = {"scale": " (factor on nominal)", "add": " (added to nominal)"}.get(mode, "")
-    return _plain(parameter) + how
+    return plain(parameter) + how
 
 
 def _name_sweep(axis: Any, panel: Sweep, quantity: str) -> None:
-    axis.set_xlabel(_axis_label(panel.parameter, panel.mode) + (f"\nwith {_plain(panel.held)}" if panel.held else ""))
-    if axis.get_subplotspec().is_first_col():
+    axis.set_xlabel(_axis_label(panel.parameter, panel.mode) + (f"\nwith {plain(panel.held)}" if panel.held else ""))
+    if axis.yaxis.get_tick_params().get("labelleft", True):
         axis.set_ylabel(quantity)
 
 

@@ -7,47 +7,48 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from offline_robust.evaluation.results import Results
-from offline_robust.reports.html import pre, table, warning
+from offline_robust.reports.blocks import Block, Box, Cell, Code, Folded, Heading, Para, Sheet
 from offline_robust.reports.records import RunRecord, numbers
-from offline_robust.reports.text import clean, number, safe
+from offline_robust.reports.text import clean, number
 
 
-def model_section(records: Sequence[RunRecord]) -> str:
-    """Diagnostics of every run's nominal model: error and spread per dimension, calibration, warnings; "" without."""
+def model_section(records: Sequence[RunRecord]) -> list[Block]:
+    """Diagnostics of every run's nominal model: error and spread per dimension, calibration, warnings; none without."""
     modelled = [(record, record.model) for record in records if record.model]
     if not modelled:
-        return ""
+        return []
     warnings: dict[str, list[str]] = {}
     shown: set[str] = set()
-    parts = []
+    parts: list[Block] = []
     for record, model in modelled:
         given = model.get("warnings")
         for text in given[:20] if isinstance(given, list) else []:
             warnings.setdefault(str(text), []).append(record.name)
         # The first run of a learner stands open, its other trainings are folded away.
-        parts.append(_model(record, model, folded=record.learner in shown))
+        parts += _model(record, model, folded=record.learner in shown)
         shown.add(record.learner)
-    boxes = warning([f"{_names(names)}: {text}" for text, names in warnings.items()])
+    box = Box("caution", [f"{_names(names)}: {text}" for text, names in warnings.items()])
     note = (
         "RMSE is the held-out error of the predicted next observation. Spread is the standard deviation of the model's "
         "own samples; a ball of laws around a model without spread contains only that model, and the learner is then "
         "robust in name only. Both are also given in units of the one-step change, the standard deviation of the next "
         "observation minus the present one in the data."
     )
-    return f'<h2>Nominal model</h2><p class="note">{note}</p>{boxes}' + "".join(parts)
+    return [Heading("Nominal model"), Para(note, "note"), *([box] if warnings else []), *parts]
 
 
-def setup_section(results: Results, records: Sequence[RunRecord]) -> str:
+def setup_section(results: Results, records: Sequence[RunRecord]) -> list[Block]:
     """Runs, evaluation settings, software versions, configurations."""
-    parts = ["<h2>Set-up</h2>"]
+    parts: list[Block] = [Heading("Set-up")]
     if records:
         heads = ["Run", "Learner", "Seed", "Dataset", "Fingerprint", "Transitions", "Episodes", "Minutes", "Updates/s"]
-        parts.append(table(heads, [_run_row(record) for record in records]))
+        parts.append(Sheet(heads, [_run_row(record) for record in records]))
     notes: dict[str, list[str]] = {}
     for record in records:
         for note in record.notes:
             notes.setdefault(note, []).append(record.name)
-    parts.append(warning([f"{_names(names)}: {note}" for note, names in notes.items()]))
+    if notes:
+        parts.append(Box("caution", [f"{_names(names)}: {note}" for note, names in notes.items()]))
     hardware = {json.dumps(_object(r.meta.get("hardware")), sort_keys=True, default=str): r for r in records}
     git = {json.dumps(_object(r.meta.get("git")), sort_keys=True, default=str): r for r in records}
     rows = _evaluation(results) + _trained_with(results, records)
@@ -55,14 +56,14 @@ def setup_section(results: Results, records: Sequence[RunRecord]) -> str:
     rows += [_fact("Git", _object(record.meta.get("git"))) for record in git.values()]
     kept = [row for row in rows if row[1]]
     if kept:
-        parts.append(table([], kept, kind="words"))
+        parts.append(Sheet([], kept, kind="words"))
     configs: dict[str, list[str]] = {}
     for record in records:
         if record.config.strip():
             configs.setdefault(record.config, []).append(record.name)
     for text, names in configs.items():
-        parts.append(f"<details><summary>Configuration of {safe(_names(names), 300)}</summary>{pre(text)}</details>")
-    return "".join(parts)
+        parts.append(Folded(f"Configuration of {clean(_names(names), 200)}", [Code(text)]))
+    return parts
 
 
 def _evaluation(results: Results) -> list[list[str]]:
@@ -82,7 +83,7 @@ def _evaluation(results: Results) -> list[list[str]]:
     found += rows("Episodes", chosen("episodes", "seed"))
     if any(part.get("checkpoint") for part in parts):
         names = ", ".join(sorted({clean(part.get("checkpoint", "unknown"), 60) for part in parts}))
-        found.append(["Checkpoint rule", f"{safe(names)}, fixed before evaluation; {safe(_policies(parts))} policy"])
+        found.append(["Checkpoint rule", f"{names}, fixed before evaluation; {_policies(parts)} policy"])
     versions = rows("Evaluated with", lambda part: _object(part.get("versions")))
     if len(versions) > 1:
         versions.append(["Caution", "Not everything was evaluated with the same versions."])
@@ -104,42 +105,41 @@ def _policies(parts: Sequence[dict[str, Any]]) -> str:
     return " and ".join(sorted({clean(part.get("policy", "unknown"), 60) for part in parts}))
 
 
-def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> str:
+def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> list[Block]:
     columns = {key: numbers(model.get(key)) for key in ("rmse", "step_std", "relative_error", "spread")}
     given = model.get("names")
     names = [clean(name, 60) for name in given] if isinstance(given, list) else []
-    rows = []
+    rows: list[list[Cell | str]] = []
     for k in range(max([len(names), *(len(values) for values in columns.values())])):
         found = [values[k] if k < len(values) else float("nan") for values in columns.values()]
         name = names[k] if k < len(names) else f"dimension {k}"
-        rows.append([safe(name), *(number(value) for value in found)])
+        rows.append([name, *(number(value) for value in found)])
     heads = ["Observation", "RMSE", "One-step std", "RMSE / one-step std", "Spread / one-step std"]
-    parts = []
+    parts: list[Block] = []
     if rows:
-        parts.append(table(heads, rows))
-    facts = []
+        parts.append(Sheet(heads, rows))
+    facts: list[list[Cell | str]] = []
     coverage = _object(model.get("coverage"))
     pairs = list(zip(numbers(coverage.get("nominal")), numbers(coverage.get("observed")), strict=False))
     if pairs:
         text = ", ".join(f"{100 * stated:.0f} % interval holds {100 * seen:.0f} %" for stated, seen in pairs)
-        facts.append(["Calibration", safe(text, 500)])
+        facts.append(["Calibration", clean(text, 500)])
     for key, label in (("radius", "Radius"), ("robust_gap", "Mean value minus worst-case value")):
         value = numbers(model.get(key))
         if value:
             facts.append([label, number(value[0])])
     if facts:
-        parts.append(table([], facts, kind="words"))
-    body = "".join(parts)
+        parts.append(Sheet([], facts, kind="words"))
     if folded:
-        return f"<details><summary>{safe(record.name)}</summary>{body}</details>"
-    return f"<h3>{safe(record.name)}</h3>{body}"
+        return [Folded(clean(record.name), parts)]
+    return [Heading(clean(record.name), 3), *parts]
 
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _run_row(record: RunRecord) -> list[str]:
+def _run_row(record: RunRecord) -> list[Cell | str]:
     meta, data = record.meta, _object(record.meta.get("dataset"))
 
     def count(value: Any, form: str) -> str:
@@ -147,11 +147,11 @@ def _run_row(record: RunRecord) -> list[str]:
         return format(values[0], form) if values and values[0] == values[0] else "–"
 
     return [
-        safe(record.name, 80),
-        safe(record.learner or "–", 60),
-        safe(meta.get("seed", "–"), 20),
-        safe(data.get("name", "–"), 60),
-        f"<code>{safe(data.get('fingerprint', '–'), 20)}</code>",
+        clean(record.name, 80),
+        clean(record.learner or "–", 60),
+        clean(meta.get("seed", "–"), 20),
+        clean(data.get("name", "–"), 60),
+        Cell(clean(data.get("fingerprint", "–"), 20), code=True),
         count(data.get("transitions"), ",.0f"),
         count(data.get("episodes"), ",.0f"),
         count(meta.get("training_minutes"), ".1f"),
@@ -161,7 +161,7 @@ def _run_row(record: RunRecord) -> list[str]:
 
 def _fact(name: str, values: Mapping[str, Any]) -> list[str]:
     text = ", ".join(f"{str(key).replace('_', ' ')} {value}" for key, value in values.items())
-    return [safe(name), safe(text, 2_000)]
+    return [name, clean(text, 2_000)]
 
 
 def _object(value: Any) -> dict[str, Any]:

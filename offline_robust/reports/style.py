@@ -10,6 +10,8 @@ main { max-width: 1128px; margin: 0 auto; padding: 28px 24px 64px; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 40px 0 8px; padding-top: 14px; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 22px 0 6px; overflow-wrap: anywhere; }
+h4, h5 { font-size: 0.92rem; margin: 16px 0 4px; overflow-wrap: anywhere; }
+.links { padding-left: 1.2em; margin: 8px 0; }
 p { margin: 8px 0; max-width: 78ch; overflow-wrap: anywhere; }
 .facts { color: var(--soft); margin: 0 0 18px; }
 .finding { border-left: 4px solid var(--accent); background: var(--band); padding: 12px 16px; margin: 16px 0;

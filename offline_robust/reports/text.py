@@ -8,11 +8,10 @@ import unicodedata
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from offline_robust.evaluation import compare, per_condition, summarise
 from offline_robust.evaluation.levels import far, nominal_level, sides, sweeps
 from offline_robust.evaluation.results import Results
 from offline_robust.evaluation.scores import ScoreReference
-from offline_robust.evaluation.summary import cubes
+from offline_robust.reports.analysis import Analysis
 
 STATISTICS = {
     "nominal": "Nominal",
@@ -83,22 +82,24 @@ def score_words(score: ScoreReference) -> str:
     )
 
 
-def headline(results: Results) -> list[str]:
+def headline(results: Results | Analysis) -> list[str]:
     """The main finding in plain sentences, the shortest first; then one with the numbers per other learner.
 
     The first learner is compared with every other one, far from nominal and at nominal. One learner alone gets its
     return at nominal, far from it, and at its worst.
     """
-    learners = results.learners
+    known = Analysis.of(results)
+    learners = known.learners
     if len(learners) == 1:
-        return [_alone(results)]
-    return [_in_short(results), *(_against(results, learners[0], other) for other in learners[1:])]
+        return [_alone(known)]
+    means = _mean_by_scope(known)
+    return [_in_short(known), *(_against(known, means, learners[0], other) for other in learners[1:])]
 
 
-def cautions(results: Results) -> list[str]:
+def cautions(results: Results | Analysis) -> list[str]:
     """What a reader must know before believing the intervals."""
     found = []
-    counts = {name: len(cube.trainings) for name, cube in cubes(results).items()}
+    counts = {name: len(cube.trainings) for name, cube in Analysis.of(results).cubes.items()}
     few = min(counts.values())
     if few == 1:
         found.append(
@@ -113,9 +114,9 @@ def cautions(results: Results) -> list[str]:
     return found
 
 
-def far_words(results: Results) -> str:
+def far_words(results: Results | Analysis) -> str:
     """Which levels the report calls far: "length x0.7 and below, x1.3 and above"."""
-    cube = next(iter(cubes(results).values()))
+    cube = Analysis.of(results).first
     mask = far(cube.conditions, cube.env_id)
     known = sweeps(cube.conditions, cube.env_id)
     if len(known) > _FEW:
@@ -133,15 +134,16 @@ def far_words(results: Results) -> str:
     return "; ".join(parts) if parts else f"{int(mask.sum())} of {len(mask)} conditions"
 
 
-def summary_table(results: Results, score: ScoreReference | None = None) -> str:
+def summary_table(results: Results | Analysis, score: ScoreReference | None = None) -> str:
     """The statistics as plain text for a terminal: one line a statistic, one column a learner, intervals behind.
 
     With a reference each return is followed by its score.
     """
-    table = summarise(results)
+    known = Analysis.of(results)
+    table = known.summary
     kept = [name for name in STATISTICS if not table.loc[table["statistic"] == name, "value"].isna().all()]
     columns = [["", "trainings", *(STATISTICS[name] for name in kept)]]
-    for learner in results.learners:
+    for learner in known.learners:
         cells = {row["statistic"]: row for row in table[table["learner"] == learner].to_dict("records")}
         column = [clean(learner, 40), str(cells[kept[0]]["trainings"])]
         for name in kept:
@@ -160,32 +162,32 @@ def summary_table(results: Results, score: ScoreReference | None = None) -> str:
     return "\n".join([*lines, score_words(score)] if score else lines)
 
 
-def _in_short(results: Results) -> str:
-    first, *others = results.learners
+def _in_short(known: Analysis) -> str:
+    first, *others = known.learners
     groups: dict[str, list[str]] = {"returns more than": [], "returns less than": [], "cannot be told apart from": []}
     where = "Far from nominal"
     for other in others:
-        rows = {row["scope"]: row for row in compare(results, first, other).to_dict("records")}
+        rows = {row["scope"]: row for row in known.compare(first, other).to_dict("records")}
         if "far" not in rows:
             where = "Over all conditions"
         favours = rows["far" if "far" in rows else "overall"]["favours"]
         kind = "returns more than" if favours == first else "returns less than"
         groups[kind if favours else "cannot be told apart from"].append(clean(other))
-    said = [f"{kind} {_list(names)}" for kind, names in groups.items() if names]
-    single = min(len(cube.trainings) for cube in cubes(results).values()) == 1
-    return f"{where}, {clean(first)} {_list(said)}{', as far as these trained policies go' if single else ''}."
+    said = [f"{kind} {listed(names)}" for kind, names in groups.items() if names]
+    single = min(len(cube.trainings) for cube in known.cubes.values()) == 1
+    return f"{where}, {clean(first)} {listed(said)}{', as far as these trained policies go' if single else ''}."
 
 
-def _list(items: list[str]) -> str:
+def listed(items: list[str]) -> str:
+    """Items as a sentence lists them: "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def _against(results: Results, a: str, b: str) -> str:
-    rows = {row["scope"]: row for row in compare(results, a, b).to_dict("records") if row["scope"] != "condition"}
-    means = _mean_by_scope(results)
+def _against(known: Analysis, means: Mapping[tuple[str, str], float], a: str, b: str) -> str:
+    rows = {row["scope"]: row for row in known.compare(a, b).to_dict("records") if row["scope"] != "condition"}
     sentences = []
     for scope, where in (
-        ("far", f"Far from nominal ({far_words(results)})"),
+        ("far", f"Far from nominal ({far_words(known)})"),
         ("far above", "On the side above nominal alone"),
         ("far below", "On the side below nominal alone"),
         ("nominal", "At the nominal level"),
@@ -210,13 +212,13 @@ def _verdict(row: Mapping[Hashable, Any]) -> str:
     return f"in favour of {better}" + (" for these trained policies" if single else "")
 
 
-def _alone(results: Results) -> str:
-    name = results.learners[0]
-    means = _mean_by_scope(results)
-    worst = min(per_condition(results).to_dict("records"), key=lambda row: float(row["value"]))
+def _alone(known: Analysis) -> str:
+    name = known.learners[0]
+    means = _mean_by_scope(known)
+    worst = min(known.means.to_dict("records"), key=lambda row: float(row["value"]))
     text = f"{clean(name)} returns {number(means[name, 'nominal'])} at the nominal level"
     if (name, "far") in means:
-        text += f" and {number(means[name, 'far'])} far from it ({far_words(results)})"
+        text += f" and {number(means[name, 'far'])} far from it ({far_words(known)})"
     interval = span(worst["low"], worst["high"])
     return (
         f"{text}. Its worst condition is {clean(worst['condition'])}, with {number(worst['value'])} "
@@ -224,9 +226,9 @@ def _alone(results: Results) -> str:
     )
 
 
-def _mean_by_scope(results: Results) -> dict[tuple[str, str], float]:
+def _mean_by_scope(known: Analysis) -> dict[tuple[str, str], float]:
     means = {}
-    for name, cube in cubes(results).items():
+    for name, cube in known.cubes.items():
         by_level = cube.returns.mean((0, 2))
         distant, side = far(cube.conditions, cube.env_id), sides(cube.conditions, cube.env_id)
         for scope, mask in (

@@ -1,0 +1,30 @@
+"""The d3rlpy bridge: its algorithms as learners of ours, our data and policies in its formats, and back.
+
+d3rlpy is an extra and is imported where it is used; nothing of it is ever unpickled.
+"""
+
+from offline_robust.baselines.adapter import PolicyAlgorithm
+from offline_robust.baselines.config import D3RLPyConfig
+from offline_robust.baselines.conversion import from_replay_buffer, to_replay_buffer
+from offline_robust.baselines.files import read_d3rlpy, write_d3rlpy
+from offline_robust.baselines.learner import D3RLPyLearner
+from offline_robust.baselines.names import CONTINUOUS, DISCRETE, PREFIX
+from offline_robust.baselines.policy_files import read_policy
+from offline_robust.learners import Learner, LearnerConfig
+
+BASELINES: dict[str, tuple[type[LearnerConfig], type[Learner]]] = {
+    PREFIX + name: (D3RLPyConfig, D3RLPyLearner) for name in (*CONTINUOUS, *DISCRETE)
+}
+"""Learner name to (config class, learner class), as `LEARNERS` has it for our own."""
+
+__all__ = [
+    "BASELINES",
+    "D3RLPyConfig",
+    "D3RLPyLearner",
+    "PolicyAlgorithm",
+    "from_replay_buffer",
+    "read_d3rlpy",
+    "read_policy",
+    "to_replay_buffer",
+    "write_d3rlpy",
+]

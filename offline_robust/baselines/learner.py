@@ -1,0 +1,178 @@
+"""Any Q-learning algorithm of d3rlpy as a learner of ours: its networks, losses and optimisers; our loop and batches.
+
+d3rlpy's loop draws every minibatch transition by transition in Python. Here a batch is indexed on the device and
+handed over as the tensors that d3rlpy would have made of it (`TorchMiniBatch.from_batch`); the update that follows is
+d3rlpy's own, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offline_robust.baselines.algorithms import fit_neighbours, fit_scalers, make_algorithm
+from offline_robust.baselines.config import D3RLPyConfig
+from offline_robust.baselines.fields import resolve
+from offline_robust.baselines.modules import load_optimiser_state, networks_of, optimiser_state, optimisers_of
+from offline_robust.baselines.policies import export_policy
+from offline_robust.baselines.sampler import PairedBatch, Sampler, returns_to_go
+from offline_robust.baselines.segments import segment_ends
+from offline_robust.baselines.streams import PrivateStream
+from offline_robust.datasets.transitions import Batch, TransitionDataset
+from offline_robust.errors import ConfigError
+from offline_robust.learners import Learner, ProblemSpec
+from offline_robust.networks import Policy
+
+_NEXT_ACTIONS = ("ReBRAC",)
+
+
+class D3RLPyLearner(Learner):
+    """A d3rlpy algorithm in our training loop.
+
+    Args:
+        config: names the algorithm.
+        problem: as for every learner.
+        dataset: what scalers are fitted on, and what the log says of next actions and returns.
+
+    Raises:
+        ConfigError: the algorithm is for other actions than the dataset's, or d3rlpy refuses its configuration.
+        MissingExtra: d3rlpy is not installed.
+    """
+
+    config: D3RLPyConfig
+
+    def __init__(self, config: D3RLPyConfig, problem: ProblemSpec, dataset: TransitionDataset) -> None:
+        super().__init__(config, problem)
+        if config.discrete != dataset.discrete:
+            kind = "discrete" if config.discrete else "continuous"
+            raise ConfigError(f"{config.name} needs {kind} actions, the dataset's are {dataset.action_space}")
+        name, streams = config.algorithm, problem.streams
+        resolved, version = resolve(name, config.config)
+        if config.version not in (None, version):
+            raise ConfigError(
+                f"learner.version: this run is of d3rlpy {config.version}, installed is {version}: install the former"
+            )
+        rewards = config.shaped(dataset.rewards)
+        self._stream = PrivateStream(_seed(streams["init"]), problem.device)
+        self.algorithm = make_algorithm(
+            name,
+            resolved,
+            (problem.observation_dim, problem.action_dim),
+            dataset.action_space,
+            problem.device,
+            self._stream,
+            lambda made: fit_scalers(made, dataset, rewards),
+        )
+        """d3rlpy's algorithm object, for its evaluators; it shares the networks that are trained here."""
+        if name == "PRDC":
+            fit_neighbours(self.algorithm, dataset)
+        self._resolved = resolved
+        self._losses: dict[str, float] = {}
+        self._first_action = int(dataset.action_space.start) if config.discrete else 0  # type: ignore[union-attr]
+        self.data = Sampler(dataset, name in _NEXT_ACTIONS, self._returns(dataset, rewards))
+        """What to draw minibatches from: the dataset's rows, each with what was logged next."""
+
+    def _returns(self, dataset: TransitionDataset, rewards: Tensor) -> Tensor | None:
+        if not self.algorithm.need_returns_to_go:
+            return None
+        scaler = self.algorithm.reward_scaler
+        scaled = rewards if scaler is None else scaler.transform(rewards)
+        return returns_to_go(scaled, segment_ends(dataset), self.algorithm.gamma)
+
+    # --- Update -----------------------------------------------------------------------------------------------------
+
+    def torch_batch(self, batch: Batch) -> Any:
+        """d3rlpy's `TorchMiniBatch` of a minibatch: scaled, columns of shape (B, 1), zeros where nothing follows.
+
+        Raises:
+            TypeError: the algorithm looks at next actions or returns, and the batch was not drawn from `data`.
+        """
+        from d3rlpy.torch_utility import TorchMiniBatch
+
+        algorithm = self.algorithm
+        observations, actions = batch.observations, self._actions(batch.actions)
+        rewards = self.config.shaped(batch.rewards)[:, None]
+        following = torch.where(batch.next_valid[:, None], batch.next_observations, 0.0)
+        if isinstance(batch, PairedBatch):
+            next_actions = self._actions(batch.next_actions) if self.config.algorithm in _NEXT_ACTIONS else None
+            returns = batch.returns_to_go[:, None]
+        elif self.config.algorithm in _NEXT_ACTIONS or algorithm.need_returns_to_go:
+            raise TypeError(f"{self.config.name} learns from batches that learner.data.sample draws")
+        else:
+            next_actions, returns = None, torch.zeros_like(rewards)
+        if (scaler := algorithm.observation_scaler) is not None:
+            observations, following = scaler.transform(observations), scaler.transform(following)
+        if (scaler := algorithm.action_scaler) is not None:
+            actions = scaler.transform(actions)
+            next_actions = None if next_actions is None else scaler.transform(next_actions)
+        if (scaler := algorithm.reward_scaler) is not None:
+            rewards = scaler.transform(rewards)
+        return TorchMiniBatch(
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
+            next_observations=following,
+            next_actions=torch.zeros_like(actions) if next_actions is None else next_actions,
+            returns_to_go=returns,
+            terminals=batch.terminated[:, None].float(),
+            intervals=torch.ones_like(rewards),
+            device=str(self.problem.device),
+        )
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of d3rlpy's. A loss that it computes at some updates only keeps its last value between them."""
+        full = self.torch_batch(batch)
+        with self._stream.active():
+            losses = self.algorithm.impl.update(full, self.algorithm.grad_step)
+        self.algorithm.set_grad_step(self.algorithm.grad_step + 1)
+        self._losses |= {key: float(value) for key, value in losses.items()}
+        values = torch.tensor(list(self._losses.values())).unbind()
+        return {f"train/{key}": value for key, value in zip(self._losses, values, strict=True)}
+
+    def _actions(self, actions: Tensor) -> Tensor:
+        """(B, A) float32; discrete actions as d3rlpy counts them, from 0, in one column."""
+        return actions if actions.ndim == 2 else (actions - self._first_action)[:, None].float()
+
+    # --- State and policy -------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Networks, optimisers, d3rlpy's random stream and count of updates, and the losses last seen."""
+        implementation = self.algorithm.impl
+        return {
+            "networks": {name: dict(part.state_dict()) for name, part in networks_of(implementation).items()},
+            "optimisers": {name: optimiser_state(part) for name, part in optimisers_of(implementation).items()},
+            "stream": self._stream.state(),
+            "updates": int(self.algorithm.grad_step),
+            "losses": dict(self._losses),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` gave.
+
+        Raises:
+            ValueError, RuntimeError, KeyError, TypeError: it is not the state of such a learner.
+        """
+        implementation = self.algorithm.impl
+        updates, losses = state["updates"], state["losses"]
+        if type(updates) is not int or updates < 0:
+            raise ValueError("the count of updates is not a whole number")
+        if not isinstance(losses, dict) or not all(isinstance(v, float) for v in losses.values()):
+            raise ValueError("the last losses are not numbers")
+        for name, part in networks_of(implementation).items():
+            part.load_state_dict(state["networks"][name])
+        for name, wrapper in optimisers_of(implementation).items():
+            load_optimiser_state(wrapper, state["optimisers"][name])
+        self._stream.load_state(state["stream"])
+        self.algorithm.set_grad_step(updates)
+        self._losses = dict(losses)
+
+    @property
+    def policy(self) -> Policy:  # type: ignore[override]
+        """The policy as it is now: one of ours where its networks allow it, else one that acts through d3rlpy."""
+        return export_policy(self.algorithm, self.config.algorithm, self._resolved, self.problem.env_id)
+
+
+def _seed(stream: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=stream, device=stream.device))

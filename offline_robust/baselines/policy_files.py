@@ -1,0 +1,160 @@
+"""Policies that act through d3rlpy, in a safetensors file: weights, and the configuration to rebuild the networks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from offline_robust.baselines.algorithms import make_algorithm
+from offline_robust.baselines.fields import plain, resolve, weights_of
+from offline_robust.baselines.modules import networks_of
+from offline_robust.baselines.names import CONTINUOUS, DISCRETE
+from offline_robust.baselines.streams import PrivateStream
+from offline_robust.errors import CheckpointError, EvaluationError, MissingExtra, UserError
+from offline_robust.files import replacing
+from offline_robust.networks import Policy, PolicySpec, load_policy
+from offline_robust.networks.policies import load_tensors
+
+_FORMAT = "offline-robust-d3rlpy-policy-1"
+_MAX_JSON = 2**20
+_MAX_DIM = 65_536
+_SCALERS = ("observation_scaler", "action_scaler", "reward_scaler")
+
+
+class D3RLPyPolicy(Policy):
+    """A policy that asks d3rlpy's networks, in d3rlpy's way.
+
+    Some of these draw candidate actions and take the best by their critic. The draws start anew at every call, so that
+    the answer depends on nothing but the observations.
+
+    Args:
+        algorithm: d3rlpy's, with its networks.
+        about: ``name``, ``config`` (with fitted scalers), ``sizes`` and ``env_id``.
+    """
+
+    def __init__(self, algorithm: Any, about: Mapping[str, Any]) -> None:
+        observation_dim, actions = about["sizes"]
+        discrete = about["name"] in DISCRETE
+        scaler = algorithm.action_scaler
+        low = [-1.0] * actions if scaler is None else [float(v) for v in scaler.minimum]
+        high = [1.0] * actions if scaler is None else [float(v) for v in scaler.maximum]
+        spec = PolicySpec(
+            "greedy" if discrete else "deterministic",
+            observation_dim,
+            () if discrete else tuple(low),
+            () if discrete else tuple(high),
+            (),  # what is hidden is the configuration's matter
+            about["env_id"],
+            actions if discrete else 0,
+        )
+        super().__init__(spec, nn.ModuleDict(networks_of(algorithm.impl)))
+        self.algorithm, self._about = algorithm, dict(about)
+
+    @classmethod
+    def of(cls, algorithm: Any, name: str, resolved: Mapping[str, Any], env_id: str | None) -> D3RLPyPolicy:
+        """The policy of an algorithm; it shares the networks."""
+        config = dict(resolved) | {key: plain(getattr(algorithm, key)) for key in _SCALERS}
+        sizes = [int(algorithm.impl.observation_shape[0]), int(algorithm.impl.action_size)]
+        return cls(algorithm, {"name": name, "config": config, "sizes": sizes, "env_id": env_id})
+
+    @property
+    def identity(self) -> str:
+        """What tells it apart from other policies, beside its weights."""
+        return json.dumps(self._about, sort_keys=True)
+
+    def act(  # type: ignore[override]
+        self, observations: Any, *, deterministic: bool = True, generator: torch.Generator | None = None
+    ) -> Any:
+        """As `Policy.act`; with ``deterministic=False`` what d3rlpy's `sample_action` gives."""
+        if not deterministic and generator is None:
+            raise EvaluationError("a stochastic action needs a generator: act(..., generator=torch.Generator())")
+        device = next(self.actor.parameters()).device
+        x = torch.as_tensor(observations, dtype=torch.float32)
+        if x.shape[-1:] != (self.spec.observation_dim,) or x.ndim not in (1, 2):
+            raise EvaluationError(
+                f"the policy takes observations of width {self.spec.observation_dim}, got shape {tuple(x.shape)}"
+            )
+        seed = 0 if deterministic else int(torch.randint(2**62, (1,), generator=generator))
+        ask = self.algorithm.predict if deterministic else self.algorithm.sample_action
+        with PrivateStream(seed, device).active():
+            actions = ask(np.atleast_2d(x.cpu().numpy()))
+        actions = actions if x.ndim == 2 else actions[0]
+        return torch.as_tensor(actions, device=device) if isinstance(observations, Tensor) else actions
+
+    def save(self, path: str | Path) -> None:
+        """Writes weights and configuration into one safetensors file, atomically; `read_policy` reads it."""
+        metadata = {"policy": json.dumps({"format": _FORMAT, **self._about}, sort_keys=True)}
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in self.actor.state_dict().items()}
+        with replacing(path) as aside:
+            save_file(tensors, aside, metadata)
+
+
+def read_policy(path: str | Path) -> Policy:
+    """Reads a policy that a run has saved, of either kind. Nothing is ever unpickled: `.d3` files are refused.
+
+    Raises:
+        CheckpointError: not such a file, damaged, or its tensors do not fit its description.
+        MissingExtra: the policy acts through d3rlpy, which is not installed.
+    """
+    where = Path(path)
+    try:
+        with safe_open(where, framework="pt") as file:
+            text = (file.metadata() or {}).get("policy", "")
+            about = json.loads(text) if len(text) <= _MAX_JSON else None
+            if not isinstance(about, dict) or about.get("format") != _FORMAT:
+                return load_policy(where)  # of ours, or refused with its own message
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            _check(about, sum(math.prod(each.get_shape()) for each in found.values()))
+            algorithm = _rebuilt(about)
+            policy = D3RLPyPolicy(algorithm, {key: about[key] for key in ("name", "config", "sizes", "env_id")})
+            load_tensors(policy.actor, {name: file.get_tensor(name) for name in found}, where)
+    except (SafetensorError, OSError):
+        return load_policy(where)
+    except (CheckpointError, MissingExtra):
+        raise
+    except UserError as error:
+        raise CheckpointError(f"{where}: the policy's description is damaged ({error})") from None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: damaged ({type(error).__name__}: {str(error)[:200]})") from None
+    return policy
+
+
+def _check(about: Mapping[str, Any], stored: int) -> None:
+    """Refuses descriptions of networks larger than what the file holds, before any is made.
+
+    Raises:
+        ValueError: it is not a description, or of another size.
+    """
+    name, sizes, env_id = about["name"], about["sizes"], about["env_id"]
+    if name not in CONTINUOUS + DISCRETE or not isinstance(about["config"], dict):
+        raise ValueError("it names no algorithm of d3rlpy")
+    if not isinstance(sizes, list) or len(sizes) != 2 or not all(type(n) is int and 1 <= n <= _MAX_DIM for n in sizes):
+        raise ValueError(f"sizes are not two whole numbers from 1 to {_MAX_DIM:,}")
+    if env_id is not None and not (isinstance(env_id, str) and len(env_id) <= 200 and ":" not in env_id):
+        raise ValueError("env_id is not an environment's name")
+    if (needed := weights_of(resolve(name, about["config"])[0])) > stored:
+        raise ValueError(f"it describes {needed:,} weights where the file holds {stored:,}")
+
+
+def _rebuilt(about: Mapping[str, Any]) -> Any:
+    resolved, _ = resolve(about["name"], about["config"])
+    cpu = torch.device("cpu")
+    algorithm = make_algorithm(about["name"], resolved, tuple(about["sizes"]), None, cpu, PrivateStream(0, cpu))
+    for key, width in (("observation_scaler", about["sizes"][0]), ("action_scaler", about["sizes"][1])):
+        scaler = getattr(algorithm, key)
+        if scaler is not None and (not scaler.built or any(np.shape(v) != (width,) for v in _arrays(scaler))):
+            raise ValueError(f"{key} is not fitted to width {width}")
+    return algorithm
+
+
+def _arrays(scaler: Any) -> list[Any]:
+    return [value for value in vars(scaler).values() if isinstance(value, np.ndarray)]

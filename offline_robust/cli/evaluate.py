@@ -1,0 +1,265 @@
+"""`offline-robust evaluate` and `offline-robust compare`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from offline_robust.cli.progress import progress_bar
+from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
+from offline_robust.errors import ConfigError
+
+SuiteName = Annotated[
+    str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
+]
+Perturb = Annotated[
+    list[str] | None,
+    typer.Option(help="PARAMETER=START:STOP:COUNT or PARAMETER=A,B,C; several form a grid."),
+]
+Episodes = Annotated[int | None, typer.Option(min=1, help="Episodes for each condition. Default: the run's own.")]
+Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Default: the run's own.")]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
+    ),
+]
+EvaluationSeed = Annotated[int | None, typer.Option(min=0, help="Seed of start states and noise.")]
+
+_out = Console()
+_YAML = (".yaml", ".yml")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the command line."""
+    app.command("evaluate")(evaluate)
+    app.command("compare")(compare)
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's folder, a policy file, or a bundled policy's name.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go. Default: the run's folder, or runs/ and the policy's name.")
+    ] = None,
+    suite: SuiteName = None,
+    perturb: Perturb = None,
+    episodes: Episodes = None,
+    seed: EvaluationSeed = None,
+    env: Env = None,
+    score: Score = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a policy under perturbations; writes results.csv and report.html into its run's folder.
+
+    An evaluation that was stopped goes on from its finished conditions when the same command is given again.
+    """
+    from offline_robust.experiments import Run
+    from offline_robust.experiments.comparison import open_subject
+
+    subject = open_subject(run)
+    folder = out or (subject.folder if isinstance(subject, Run) else Path("runs") / subject.name)
+    _evaluate_and_report([subject], folder, suite, perturb or [], episodes, seed, env, score, quiet, as_json)
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs, policy files or bundled policies of one environment; or one comparison's YAML."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/comparison"),
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Train on this dataset and compare; several by commas or repeated.")
+    ] = None,
+    learners: Annotated[
+        str | None,
+        typer.Option(help="Learners to train, by commas: dr_sac,sac,d3rlpy:CQL. The report is about the first."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many seeds, or a list: 5, or 0,3,7. Default: 5.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Updates of every learner. Default: each one's configuration.")
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for every learner.")] = None,
+    suite: SuiteName = None,
+    perturb: Perturb = None,
+    episodes: Episodes = None,
+    seed: EvaluationSeed = None,
+    env: Env = None,
+    title: Annotated[str, typer.Option(help="Title of the report.")] = "",
+    score: Score = None,
+    engine: EngineName = "local",
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+    wandb: Wandb = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Compare runs, or train learners on a dataset and compare them: one table, one figure set, one report.html.
+
+    The first run or learner is the one it is about. Whatever was stopped goes on when the same command is given again,
+    and what is finished is not done twice.
+    """
+    given = [text for text in runs or [] if text]
+    trains = {"--dataset": dataset, "--learners": learners, "--seeds": seeds, "--steps": steps, "--set": set_}
+    asked = [name for name, value in trains.items() if value]
+    from_file = len(given) == 1 and given[0].endswith(_YAML)
+    if not asked and not from_file:
+        if dry_run or wandb or jobs or engine != "local":
+            raise ConfigError(
+                "--engine, --jobs, --dry-run and --wandb need learners to train: --dataset and --learners"
+            )
+        _compare_made(given, out, suite, perturb or [], episodes, seed, env, score, quiet, as_json, title)
+        return
+    if given and not from_file:
+        raise ConfigError(f"{asked[0]} trains learners, and {given[0][:80]} is a run: give one or the other")
+    if perturb or env:
+        raise ConfigError(
+            "--perturb and --env compare runs that are there; name a suite or a suite file here (--suite)"
+        )
+    values = _comparison_values(given, dataset, learners, seeds, steps, set_)
+    values["evaluation"] = values.get("evaluation", {}) | {
+        key: value for key, value in (("suite", suite), ("episodes", episodes), ("seed", seed)) if value is not None
+    }
+    if title:
+        values["title"] = title
+    _compare_trained(values, given, out, engine, jobs, dry_run, wandb, score, quiet, as_json)
+
+
+def _comparison_values(
+    given: list[str],
+    dataset: list[str] | None,
+    learners: str | None,
+    seeds: str | None,
+    steps: int | None,
+    set_: list[str] | None,
+) -> dict[str, Any]:
+    """What the file says, and over it what the command line says."""
+    from offline_robust.experiments.config import parse_override
+    from offline_robust.experiments.sweep_compare import load_comparison
+
+    values: dict[str, Any] = load_comparison(given[0]).model_dump(exclude_none=True) if given else {}
+    if dataset:
+        values["datasets"] = [name.strip() for text in dataset for name in text.split(",") if name.strip()]
+    if learners:
+        values["learners"] = [name.strip() for name in learners.split(",") if name.strip()]
+    if seeds:
+        try:
+            numbers = [int(text) for text in seeds.split(",") if text.strip()]
+        except ValueError:
+            raise ConfigError(f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7") from None
+        values["seeds"] = numbers if "," in seeds else numbers[0]
+    if steps:
+        values["steps"] = steps
+    if set_:
+        values["set"] = values.get("set", {}) | dict(parse_override(text) for text in set_)
+    for key, option in (("datasets", "--dataset"), ("learners", "--learners")):
+        if not values.get(key):
+            raise ConfigError(f"{option} is missing: a comparison needs --dataset and --learners")
+    return values
+
+
+def _compare_trained(
+    values: dict[str, Any],
+    given: list[str],
+    out: Path,
+    engine: str,
+    jobs: int | None,
+    dry_run: bool,
+    wandb: str | None,
+    score: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from offline_robust.experiments.sweep import expand
+    from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison
+    from offline_robust.experiments.sweep_run import updates_table
+
+    where = given[0] if given else "compare"
+    plan = comparison_sweep(load_comparison(values), where)
+    cells = expand(plan, where)
+    notes = [updates_note(updates_table(cells))]
+    run_and_show(plan, cells, out, None, engine, jobs, dry_run, wandb, score, quiet, as_json, _command(), notes)
+
+
+def _compare_made(
+    given: list[str],
+    out: Path,
+    suite: str | None,
+    perturb: list[str],
+    episodes: int | None,
+    seed: int | None,
+    env: str | None,
+    score: str | None,
+    quiet: bool,
+    as_json: bool,
+    title: str,
+) -> None:
+    from offline_robust.experiments.comparison import open_subject
+
+    if not given:
+        raise ConfigError(
+            "nothing to compare: give runs, or --dataset and --learners; see offline-robust compare --help"
+        )
+    opened = [open_subject(name) for name in given]
+    _evaluate_and_report(opened, out, suite, perturb, episodes, seed, env, score, quiet, as_json, title)
+
+
+def _evaluate_and_report(
+    runs: list[Any],
+    folder: Path,
+    suite: str | None,
+    perturb: list[str],
+    episodes: int | None,
+    seed: int | None,
+    env: str | None,
+    score: str | None,
+    quiet: bool,
+    as_json: bool,
+    title: str = "",
+) -> None:
+    import torch
+
+    from offline_robust.experiments.comparison import CELLS, check_conditions, check_score, compare_runs, save_report
+    from offline_robust.reports import summary_table
+
+    check_conditions(suite, perturb)
+    reference = check_score(score, runs, env)
+    torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
+    with progress_bar(quiet or as_json) as bar:
+        results = compare_runs(
+            runs,
+            suite=suite,
+            perturb=perturb,
+            episodes=episodes,
+            seed=seed,
+            progress=bar.evaluation,
+            env=env,
+            cells=folder / CELLS,
+        )
+    path = save_report(folder, results, runs, _command(), title, score)
+    if as_json:
+        content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}
+        print(json.dumps(content | ({"score": asdict(reference)} if reference else {}), indent=2, default=str))
+    elif not quiet:
+        _out.print(summary_table(results, reference), highlight=False, markup=False, soft_wrap=True)
+        _out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _records(results: Any, score: Any = None) -> list[dict[str, Any]]:
+    table = results.summary()
+    if score is not None:
+        for name in ("value", "low", "high"):
+            table["score" if name == "value" else f"score_{name}"] = score.score(table[name].to_numpy())
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return rows
+
+
+def _command() -> str:
+    return shlex.join(["offline-robust", *sys.argv[1:]])

@@ -1,0 +1,225 @@
+"""`offline-robust sweep CONFIG`, and what `compare` shares with it: running many runs and telling how it goes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+EngineName = Annotated[str, typer.Option("--engine", help="local: processes here. ray: tasks of a Ray cluster.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once. Default: as many as there are cores for.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; write nothing.")]
+Wandb = Annotated[
+    str | None, typer.Option("--wandb", metavar="MODE", help="disabled, auto, offline or online, for every run.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Score = Annotated[str | None, typer.Option(metavar="NAME", help="Show scores too: d4rl-v2, ours, or a YAML file.")]
+
+_out, _err = Console(), Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command("sweep")(sweep)
+
+
+def sweep(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a bundled sweep.")],
+    picks: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Only the runs that have these values.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The sweep's folder. Default: runs/ and the file's name.")] = None,
+    engine: EngineName = "local",
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+    wandb: Wandb = None,
+    wandb_file: Annotated[
+        Path | None, typer.Option(help="Write the sweep as a Weights & Biases sweep file there, and run nothing.")
+    ] = None,
+    score: Score = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate many runs from one YAML file: grids, lists and seeds. What is finished is never done again.
+
+    A sweep that was stopped, however, goes on when the same command is given again: each run from its checkpoint.
+    """
+    from offline_robust.experiments.config import parse_override
+    from offline_robust.experiments.sweep import expand, load_sweep
+    from offline_robust.experiments.sweep_picks import select, wandb_sweep, write_wandb_sweep
+
+    chosen_values = [parse_override(text) for text in picks or []]
+    loaded = load_sweep(config)
+    cells = expand(loaded, config)
+    folder = out or Path("runs") / Path(config).stem
+    if wandb_file is not None:
+        write_wandb_sweep(wandb_file, wandb_sweep(loaded, cells, config, str(folder)))
+        if not quiet:
+            _say(f"W&B sweep of {len(cells)} runs: {wandb_file}")
+        return
+    chosen = select(cells, chosen_values, loaded) if chosen_values else None
+    command = shlex.join(["offline-robust", *sys.argv[1:]])
+    run_and_show(loaded, cells, folder, chosen, engine, jobs, dry_run, wandb, score, quiet, as_json, command)
+
+
+def run_and_show(
+    loaded: Any,
+    cells: Sequence[Any],
+    out: Path,
+    chosen: Sequence[Any] | None,
+    engine: str,
+    jobs: int | None,
+    dry_run: bool,
+    wandb: str | None,
+    score: str | None,
+    quiet: bool,
+    as_json: bool,
+    command: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Runs a sweep and prints what came of it; leaves with status 1 when a run failed."""
+    from offline_robust.experiments.sweep_run import check_evaluation, look, run_sweep
+
+    if wandb is not None:
+        cells = _with_wandb(cells, wandb)
+        by_name = {cell.name: cell for cell in cells}
+        chosen = None if chosen is None else [by_name[cell.name] for cell in chosen]
+    if dry_run:
+        check_evaluation(cells, score)
+        names = {cell.name for cell in chosen or cells}
+        _list([state for state in look(cells, out) if state.cell.name in names], notes, as_json)
+        return
+    if not (quiet or as_json):
+        for note in notes:
+            _say(note)
+    with _bars(quiet or as_json) as progress:
+        outcome = run_sweep(
+            loaded,
+            cells,
+            out,
+            chosen=chosen,
+            engine_name=engine,
+            jobs=jobs,
+            progress=progress,
+            command=command,
+            score=score,
+        )
+    for state in outcome.failed:
+        last = state.said[-1] if state.said else ""
+        _err.print(f"failed: {state.cell.name}: {_line(last)}", style="red", highlight=False, markup=False)
+        for line in state.said[:-1]:
+            _err.print(f"    {_line(line)}", highlight=False, markup=False)
+        _err.print(f"    log: {state.folder / 'log.txt'}", highlight=False, markup=False, soft_wrap=True)
+    for note in outcome.notes:
+        _err.print(f"warning: {_line(note)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(_content(outcome, notes), indent=2, default=str))
+    elif not quiet:
+        _show(outcome)
+    if outcome.failed:
+        sys.exit(1)
+
+
+def updates_note(rows: Sequence[dict[str, Any]]) -> str:
+    """Says whether all learners make the same number of updates, and if not, how many each."""
+    policy = {row["updates"] for row in rows}
+    if len(policy) == 1 and not any(row["model_updates"] for row in rows):
+        return f"updates: {policy.pop():,} of every learner"
+    several = len({row["dataset"] for row in rows}) > 1
+    parts = []
+    for row in rows:
+        before = f" after {row['model_updates']:,} of its model" if row["model_updates"] else ""
+        parts.append(f"{row['learner']}{' on ' + row['dataset'] if several else ''} {row['updates']:,}{before}")
+    return ("updates: " if len(policy) == 1 else "updates differ: ") + "; ".join(parts)
+
+
+def _with_wandb(cells: Sequence[Any], mode: str) -> list[Any]:
+    from dataclasses import replace
+
+    from offline_robust.experiments.config import load_config
+
+    return [replace(cell, config=load_config(cell.config.to_dict(), {"wandb.mode": mode})) for cell in cells]
+
+
+def _list(states: Sequence[Any], notes: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"cells": [state.to_dict() for state in states], "notes": list(notes)}, indent=2, default=str))
+        return
+    for note in notes:
+        _say(note)
+    for state in states:
+        _say(f"{state.state:<9} {state.cell.name}")
+    _say(_counts(states))
+
+
+def _show(outcome: Any) -> None:
+    from offline_robust.reports import summary_table
+
+    if outcome.results is not None and len(set(outcome.results.meta["datasets"].values())) == 1:
+        _say(summary_table(outcome.results))
+    _say(_counts(outcome.states))
+    if outcome.results is not None:
+        _say(f"results: {outcome.out / 'results.csv'}")
+    if outcome.report is not None:
+        _say(f"report: {outcome.report}")
+
+
+def _content(outcome: Any, notes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "out": str(outcome.out),
+        "cells": [state.to_dict() for state in outcome.states],
+        "results": str(outcome.out / "results.csv") if outcome.results is not None else None,
+        "report": str(outcome.report) if outcome.report else None,
+        "notes": [*notes, *outcome.notes],
+    }
+
+
+def _counts(states: Sequence[Any]) -> str:
+    counts = Counter(state.state for state in states)
+    return f"{len(states)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _say(text: str) -> None:
+    _out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:500]
+
+
+@contextmanager
+def _bars(silent: bool) -> Iterator[Callable[[Sequence[Any]], None] | None]:
+    """A bar for all runs and one for each that is running, on standard error; none where that is not a terminal."""
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_err) as bars:
+        whole = bars.add_task("runs")
+        shown: dict[str, TaskID] = {}
+
+        def tell(states: Sequence[Any]) -> None:
+            counts = Counter(state.state for state in states)
+            failed = f", {counts['failed']} failed" if counts["failed"] else ""
+            ended = counts["finished"] + counts["failed"]
+            bars.update(whole, total=len(states), completed=ended, description=f"runs{failed}")
+            for state in states:
+                name = state.cell.name
+                if state.state == "running" and state.total:
+                    if name not in shown:
+                        shown[name] = bars.add_task(name, total=state.total)
+                    bars.update(shown[name], completed=state.done, description=f"{name} {state.phase}")
+                elif state.state != "running" and name in shown:
+                    bars.remove_task(shown.pop(name))
+
+        yield tell

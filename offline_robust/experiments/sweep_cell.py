@@ -1,0 +1,214 @@
+"""One run of a sweep in a process of its own: trained, evaluated, and marked as finished.
+
+    python -m offline_robust.experiments.sweep_cell FOLDER
+
+The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary run's folder. The process may
+be killed at any moment: started again it goes on, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from offline_robust.errors import ConfigError, UserError
+from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.sweep import digest
+from offline_robust.files import write_json, write_text
+
+CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
+_LOCK = ".lock"
+_MAX_MARK = 10_000
+_STEPS_TOLD = 10
+
+
+def prepare(folder: Path, config: RunConfig) -> None:
+    """Writes a cell's configuration into its folder.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration.
+    """
+    refuse_another(folder, config)
+    write_text(folder / CONFIG, config.to_yaml())
+
+
+def refuse_another(folder: Path, config: RunConfig) -> None:
+    """Refuses a folder whose run was started with other settings; ``evaluation`` and ``wandb`` may change.
+
+    Raises:
+        ConfigError: names the first key that differs.
+    """
+    if not (folder / "config.yaml").is_file():
+        return
+    before, now = (_flat(values.to_dict()) for values in (load_config(folder / "config.yaml"), config))
+    for key in sorted(before.keys() | now.keys()):
+        if key.partition(".")[0] not in ("evaluation", "wandb") and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{folder}: holds a run with {key}={str(before.get(key))[:80]}, not {str(now.get(key))[:80]}; choose "
+                "another --out"
+            )
+
+
+def is_finished(folder: Path, config: RunConfig) -> bool:
+    """Whether the folder holds this very run, trained and evaluated, with the results it was evaluated to."""
+    mark = _read_mark(folder)
+    return mark.get("config") == digest(config) and mark.get("results") == _results_hash(folder)
+
+
+def run_cell(folder: Path) -> None:
+    """Trains and evaluates what ``cell.yaml`` says, or as much of it as is not done yet.
+
+    Raises:
+        UserError: the configuration or the data are wrong, or another process has the run in hand.
+    """
+    import torch
+
+    from offline_robust.evaluation import clear_cells
+    from offline_robust.experiments.comparison import CELLS, evaluate_run, log_run_evaluation
+    from offline_robust.experiments.train import train
+
+    config = load_config(folder / CONFIG)
+    with _alone(folder):
+        if is_finished(folder, config):
+            return
+        run = train(config, out=folder, resume=True, progress=_Told())
+        if run.env_id is None:
+            print("trained; not evaluated, for neither the dataset nor the configuration names an environment")
+        else:
+            torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
+            results = evaluate_run(run, cells=folder / CELLS)
+            results.save(folder / "results.csv")
+            clear_cells(folder / CELLS)
+            log_run_evaluation(run, results)
+        write_json(folder / MARK, {"config": digest(config), "results": _results_hash(folder)})
+        print("finished", flush=True)
+
+
+def logged_cell(folder: Path) -> int:
+    """`run_cell` with everything that is to say about it on standard output; returns an exit status."""
+    warnings.showwarning = _show_warning
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}", flush=True)
+    try:
+        run_cell(folder)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", flush=True)
+        return 2
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        return 1
+    return 0
+
+
+def into_log(folder: str, working: str) -> int:
+    """`logged_cell` inside a worker process of another engine: its output goes to the folder's log."""
+    if Path(working).is_dir():
+        os.chdir(working)  # datasets and suites may be given by relative paths
+    with (
+        (Path(folder) / LOG).open("a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        return logged_cell(Path(folder))
+
+
+def last_lines(folder: Path, count: int = 3) -> list[str]:
+    """The last lines of a cell's log that are not empty."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4_000))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+class _Told:
+    """Writes every tenth of a training to the log."""
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def __call__(self, phase: str, done: int, total: int, rate: float) -> None:
+        tenth = done * _STEPS_TOLD // total
+        if tenth != self._last:
+            self._last = tenth
+            print(f"{time.strftime('%H:%M:%S')} {phase} {done:,} of {total:,}, {rate:,.0f} updates/s", flush=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[TextIO]:
+    """Holds the folder while the block runs; the system lets go of it when the process ends, however it ends."""
+    with (folder / _LOCK).open("a", encoding="utf-8") as file:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            yield file
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder}: another process has this run in hand; wait for it or stop it") from None
+        yield file
+
+
+def _read_mark(folder: Path) -> Mapping[str, Any]:
+    try:
+        with (folder / MARK).open("rb") as file:
+            content = json.loads(file.read(_MAX_MARK))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _results_hash(folder: Path) -> str | None:
+    try:
+        return hashlib.sha256((folder / "results.csv").read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        here = f"{path}.{key}" if path else str(key)
+        flat |= _flat(value, here) if isinstance(value, Mapping) else {here: value}
+    return flat
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", flush=True)
+
+
+def _end_with_the_driver() -> None:
+    """Ends this process when the one that started it is gone: standard input is a pipe that nothing is written to."""
+
+    def watch() -> None:
+        # The bare descriptor: a reader that holds sys.stdin's lock would break the interpreter's own end.
+        while os.read(0, 1024):
+            pass
+        os._exit(1)  # at once, as by kill -9: whatever is on disk is whole
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Entry point of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its cells
+    _end_with_the_driver()
+    sys.exit(logged_cell(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""A comparison as a sweep: datasets x learners x seeds, each learner with its bundled configuration if it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from offline_robust.datasets import load_dataset
+from offline_robust.datasets.sources import find_recipe, locate, read_recipe
+from offline_robust.errors import ConfigError
+from offline_robust.experiments.config import TrainingConfig, load_config
+from offline_robust.experiments.sweep import SweepConfig, SweepEvaluation, _Frozen, checked_model, sweep_values
+from offline_robust.files import bundled
+from offline_robust.learners import LEARNERS
+from offline_robust.plain_yaml import read_yaml
+
+_MAX_BYTES = 200_000
+_NOT_LEARNERS = ("suites", "sweeps")
+_MAX_PARTS = 1_000
+
+
+class Contender(_Frozen):
+    """A learner that takes part, where its name does not say all."""
+
+    learner: str = Field(min_length=1, max_length=200, description="A learner's name.")
+    config: str | None = Field(
+        None, max_length=4096, description="A bundled config's name or a YAML file in place of the learner's own."
+    )
+    name: str | None = Field(None, min_length=1, max_length=80, description="What its folders are called.")
+    set: dict[str, Any] = Field(default_factory=dict, description="Overrides by dotted key, of this learner alone.")
+
+
+class ComparisonConfig(_Frozen):
+    """Which learners are compared on which data, and how."""
+
+    datasets: tuple[str, ...] = Field(min_length=1, max_length=_MAX_PARTS, description="As in a run's `dataset`.")
+    learners: tuple[str | Contender, ...] = Field(
+        min_length=1, max_length=_MAX_PARTS, description="Learners, or configs; the report is about the first."
+    )
+    seeds: int | tuple[int, ...] = Field(5, description="How many seeds (0, 1, ...), or the seeds themselves.")
+    evaluation: SweepEvaluation = SweepEvaluation()
+    steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="Updates of every learner; by default each one's configuration says."
+    )
+    set: dict[str, Any] = Field(default_factory=dict, description="Overrides by dotted key, of every learner.")
+    title: str = Field("", max_length=300, description="Title of the report.")
+
+
+def load_comparison(source: str | Path | Mapping[str, Any]) -> ComparisonConfig:
+    """Reads and checks a comparison: a YAML file with the key ``comparison``, or what is below that key.
+
+    Raises:
+        ConfigError: one line that names the key, what is wrong and the nearest known keys.
+    """
+    if isinstance(source, Mapping):
+        return _checked(source, "comparison")
+    values, path = sweep_values(source)
+    if list(values) != ["comparison"] or not isinstance(values["comparison"], Mapping):
+        raise ConfigError(f"{path}: expected one key, comparison, with datasets and learners below it")
+    return _checked(values["comparison"], path)
+
+
+def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") -> SweepConfig:
+    """The sweep that trains and evaluates a comparison.
+
+    A learner trains as its bundled configuration for the dataset's environment says, on the dataset asked for. One
+    without such a configuration has its defaults, and as many updates as the first learner that has one.
+
+    Raises:
+        ConfigError: unknown learner, or a learner that is there twice.
+        DatasetNotFound: no such dataset, or its data are not made yet.
+    """
+    items = []
+    contenders = [_contender(entry) for entry in comparison.learners]
+    for dataset in comparison.datasets:
+        locate(dataset)  # refused here, before anything is trained
+        environment = environment_of(dataset)
+        bases = [_base(contender, environment) for contender in contenders]
+        steps = comparison.steps or _steps_of(bases)
+        for contender, base in zip(contenders, bases, strict=True):
+            name = contender.name or contender.config or contender.learner
+            if len(comparison.datasets) > 1:
+                name = f"{Path(dataset).stem if Path(dataset).exists() else dataset}-{name}"
+            base_or_values = base or _defaults(contender.learner, dataset, environment, where)
+            item: dict[str, Any] = {"name": name, "base": base_or_values}
+            item["dataset"] = dataset
+            if base is None or comparison.steps is not None:
+                item["training.steps"] = steps
+            items.append(item | comparison.set | contender.set)
+    return SweepConfig(
+        items=tuple(items), seeds=comparison.seeds, evaluation=comparison.evaluation, title=comparison.title
+    )
+
+
+def environment_of(dataset: str) -> str | None:
+    """The environment a dataset was made in: of a bundled one as its recipe says, of others as the data do."""
+    return known_environment(dataset) or load_dataset(dataset).env_id
+
+
+def known_environment(dataset: str) -> str | None:
+    """The environment that a bundled dataset's recipe names; None of any other, for that takes reading its data."""
+    recipe = None if Path(dataset).expanduser().exists() else find_recipe(dataset)
+    env_id = read_recipe(recipe[0]).get("env_id") if recipe is not None else None
+    return str(env_id) if env_id else None
+
+
+def bundled_config(learner: str, env_id: str | None) -> str | None:
+    """The bundled configuration of a learner for an environment; of several the one with the shortest name."""
+    found = [name for name, of, env in _bundled_configs() if of == learner and env is not None and env == env_id]
+    return min(found, key=lambda name: (len(name), name), default=None)
+
+
+@lru_cache(maxsize=1)
+def _bundled_configs() -> tuple[tuple[str, str, str | None], ...]:
+    """(name, learner, environment) of every bundled configuration."""
+    root, found = bundled("configs"), []
+    for path in sorted(root.glob("*/*.yaml")):
+        if path.parent.name in _NOT_LEARNERS:
+            continue
+        values = read_yaml(path, "a configuration", _MAX_BYTES, ConfigError)
+        learner = values.get("learner") if isinstance(values, dict) else None
+        if isinstance(learner, dict):
+            env_id = values.get("env") or environment_of(str(values.get("dataset")))
+            found.append((str(path.relative_to(root).with_suffix("")), str(learner.get("name")), env_id))
+    return tuple(found)
+
+
+def _checked(values: Mapping[str, Any], where: str) -> ComparisonConfig:
+    comparison: ComparisonConfig = checked_model(ComparisonConfig, values, where)
+    for names, word in ((comparison.datasets, "dataset"), (comparison.learners, "learner")):
+        for name in names:
+            if names.count(name) > 1:  # type: ignore[arg-type]
+                raise ConfigError(f"{where}: {word} {str(name)[:80]} is there twice; leave one out")
+    return comparison
+
+
+def _contender(entry: str | Contender) -> Contender:
+    """A bare name is a learner's, unless it can only be a configuration's."""
+    if isinstance(entry, Contender):
+        return entry
+    if "/" in entry or entry.endswith((".yaml", ".yml")):
+        learner = load_config(entry).learner.name
+        return Contender(learner=learner, config=entry, name=str(Path(entry).with_suffix("")).strip("./"))
+    return Contender(learner=entry)
+
+
+def _base(contender: Contender, env_id: str | None) -> str | None:
+    return contender.config or bundled_config(contender.learner, env_id)
+
+
+def _steps_of(bases: Sequence[str | None]) -> int:
+    """Updates of the first learner that has a configuration."""
+    return next((load_config(base).training.steps for base in bases if base), TrainingConfig().steps)
+
+
+def _defaults(learner: str, dataset: str, env_id: str | None, where: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"dataset": dataset, "env": env_id, "learner": {"name": learner}}
+    if learner in LEARNERS and LEARNERS[learner][1].uses_model:
+        values["model"] = {"name": "vae"}
+    try:
+        load_config(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {str(error).removeprefix('config: ')}") from None
+    return values

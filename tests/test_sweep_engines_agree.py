@@ -1,0 +1,35 @@
+"""A sweep on Ray gives the tables and the weights that it gives in processes, cell by cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sweep_toys import in_process, write_sweep
+
+from offline_robust.experiments import sweep_run
+from offline_robust.experiments.sweep import expand, load_sweep
+from offline_robust.experiments.sweep_run import run_sweep
+
+
+def test_two_ray_workers_equal_local_cell_by_cell_and_a_failed_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"not an archive")
+    path = write_sweep(tmp_path, list=[{}, {"name": "bad", "dataset": str(tmp_path / "bad.npz")}])
+    sweep = load_sweep(path)
+    cells = expand(sweep)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_run, "engine", lambda name: in_process)
+        here = run_sweep(sweep, cells, tmp_path / "here")
+    ray = run_sweep(sweep, cells, tmp_path / "ray", engine_name="ray", jobs=2)
+    states = [(state.cell.name, state.state) for state in ray.states]
+    assert states == [(state.cell.name, state.state) for state in here.states]
+    assert [state for _, state in states].count("failed") == 2
+    assert "bad.npz" in ray.failed[0].said[-1]
+    assert (tmp_path / "ray" / "results.csv").read_bytes() == (tmp_path / "here" / "results.csv").read_bytes()
+    for name, state in states:
+        if state == "finished":
+            for file in ("policy.safetensors", "checkpoints/last.safetensors", "results.csv"):
+                both = [(tmp_path / engine / "runs" / name / file).read_bytes() for engine in ("here", "ray")]
+                assert both[0] == both[1], (name, file)

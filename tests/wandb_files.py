@@ -1,0 +1,70 @@
+"""Reading what Weights & Biases wrote offline: its file is a log of checked records, each a protobuf message."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_BLOCK, _HEAD = 32_768, 7
+_FULL, _LAST = 1, 4
+
+
+@dataclass
+class Logged:
+    """What one .wandb file holds."""
+
+    run: Any = None
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[Any] = field(default_factory=list)
+
+
+def read_wandb(path: Path) -> Logged:
+    """The run, its configuration, every history line (with ``_step``), the summary and the artifacts."""
+    found = Logged()
+    for record in _records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found.run = record.run
+            found.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        elif kind == "history":
+            line = {_key(item): json.loads(item.value_json) for item in record.history.item}
+            found.history.append({"_step": record.history.step.num} | line)
+        elif kind == "summary":
+            found.summary |= {_key(item): json.loads(item.value_json) for item in record.summary.update}
+        elif kind == "artifact":
+            found.artifacts.append(record.artifact)
+    return found
+
+
+def _key(item: Any) -> str:
+    return item.key or ".".join(item.nested_key)
+
+
+def _records(path: Path) -> Iterator[Any]:
+    from wandb.proto import wandb_internal_pb2
+
+    data = path.read_bytes()
+    assert data[:4] == b":W&B"
+    at, message = _HEAD, b""
+    while at + _HEAD <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _HEAD:  # the rest of a block is too small for a head
+            at += left
+            continue
+        check, size, kind = struct.unpack("<IHB", data[at : at + _HEAD])
+        part = data[at + _HEAD : at + _HEAD + size]
+        assert zlib.crc32(part, zlib.crc32(bytes([kind]))) == check
+        message += part
+        at += _HEAD + size
+        if kind in (_FULL, _LAST):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(message)
+            yield record
+            message = b""
