@@ -131,6 +131,8 @@ def test_seeds_make_a_group_and_any_other_setting_another(tmp_path: Path) -> Non
     assert "data.npz" in group
     assert str(tmp_path) not in group
     assert len(group_of(base, "x" * 500)) <= 128
+    minari = load_config(values(tmp_path), {"dataset": "mujoco/hopper/medium-v0"})
+    assert group_of(minari, "sac").startswith("sac mujoco/hopper/medium-v0 ")
 
 
 def test_without_a_network_the_run_is_written_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

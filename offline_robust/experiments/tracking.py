@@ -1,8 +1,8 @@
 """Weights & Biases: one run per training, which a resumed training and later evaluations continue.
 
-Nothing here can stop a training. What fails is warned of once and not asked again; metrics.jsonl,
-results.csv and report.html are written in any case. Starting a run waits for the network for `START` seconds at most,
-ending one for `FINISH`; what is not uploaded by then stays on disk for ``wandb sync``.
+Nothing here can stop a training. What fails is warned of once and not asked again; metrics.jsonl, results.csv and
+report.html are written in any case. Starting a run waits for the network for `START` seconds at most, ending one for
+`FINISH`; what is not uploaded by then stays on disk for ``wandb sync``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ IDENTITY = "wandb.json"
 """Keeps the W&B id in the run's folder, so that whatever comes later goes into the same run."""
 
 _MAX_GROUP, _MAX_TAG = 128, 64
+_FILES = (".npz", ".hdf5", ".h5")
 _HASHED_APART = ("seed", "wandb", "evaluation")
 
 
@@ -143,7 +144,11 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
         )
         mode = "offline"
         run = wandb.init(mode=mode, resume=None, **arguments)
-    write_json(identity, {"id": run.id, "mode": mode, "project": settings.project})
+    try:
+        write_json(identity, {"id": run.id, "mode": mode, "project": settings.project})
+    except OSError:
+        run.finish(exit_code=1)
+        raise
     return run
 
 
@@ -163,7 +168,8 @@ def group_of(config: RunConfig, label: str) -> str:
     """The name of what seeds average over: label, dataset, and a hash of everything but seed, logging, evaluation."""
     kept = {key: value for key, value in config.to_dict().items() if key not in _HASHED_APART}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
-    dataset = Path(config.dataset).name if os.sep in config.dataset else config.dataset
+    path = Path(config.dataset)  # a file by its name alone; a Minari id has slashes too, and stays whole
+    dataset = path.name if path.is_absolute() or path.suffix in _FILES else config.dataset
     return f"{f'{label} {dataset}'[: _MAX_GROUP - 9]} {digest}"
 
 
