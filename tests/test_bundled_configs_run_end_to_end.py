@@ -14,12 +14,17 @@ from offline_robust.experiments import load_config, train
 from offline_robust.experiments.comparison import compare_runs, save_report
 from offline_robust.files import bundled
 
-NAMES = sorted(str(path.relative_to(bundled("configs")).with_suffix("")) for path in bundled("configs").glob("*sac/*"))
+LEARNERS = ("sac", "dr_sac", "fqi", "rfqi")
+NAMES = sorted(
+    str(path.relative_to(bundled("configs")).with_suffix(""))
+    for learner in LEARNERS
+    for path in bundled("configs").glob(f"{learner}/*")
+)
 PAPER = ("cartpole", "lunarlander", "reacher", "halfcheetah")
 
 
 def test_the_papers_environments_have_a_configuration_each() -> None:
-    assert {f"{learner}/{env}" for learner in ("sac", "dr_sac") for env in PAPER} <= set(NAMES)
+    assert {f"{learner}/{env}" for learner in LEARNERS for env in PAPER} <= set(NAMES)
 
 
 @pytest.mark.parametrize("env", PAPER)
@@ -49,6 +54,10 @@ def test_it_trains_evaluates_and_reports(name: str, tmp_path: Path) -> None:
         "evaluation.suite": str(_thinned(config.evaluation.suite, config.env, tmp_path)),
         "evaluation.episodes": 1,
     }
+    if config.learner.name in ("fqi", "rfqi"):
+        small |= {"learner.vae_hidden": [16], "learner.hidden": [16], "learner.act_candidates": 4}
+    if config.learner.name == "fqi":
+        small |= {"learner.density_hidden": [16], "training.model_steps": 2}
     if config.model is not None:
         small |= {"training.model_steps": 2, "learner.samples": 4}
     run = train(name, small, out=tmp_path / "run")
