@@ -5,8 +5,10 @@
 Writes what `train.py` writes, and takes the same `--snapshots`. One iteration runs a batch of episodes to their ends,
 computes generalised advantages (Schulman et al. 2016) and makes a few epochs of clipped steps (Schulman et al. 2017).
 It takes a Gaussian squashed by tanh or, where actions are discrete, a softmax, of which the largest entry is kept.
+Observations are normalised while it learns; the policy that is saved has the normalisation folded into its first layer.
+
 It is made to be stopped (Ctrl-C) once the policy is good enough, as the shipped ones were: their learning curves say
-when. Observations are normalised while it learns; the policy that is saved has the normalisation folded into its first layer.
+when.
 """
 
 from __future__ import annotations
