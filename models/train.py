@@ -45,27 +45,23 @@ class Behaviour:
     evaluate_every: int = 10_000
     exploration: float = 0.1
     """TD3: std of the action noise over the half range. DQN: the final probability of a random action."""
-    control_range: float | None = None
-    """The motors saturate at this fraction of the action space during training (RFQI's "mixed" behaviour)."""
+    environments: int = 1
+    """How many copies are stepped together; ``steps`` counts the transitions of all."""
+    updates: int = 1
+    """Gradient updates after each joint step."""
 
 
 BEHAVIOURS = {
     "hopper-sac": Behaviour("Hopper-v5", "sac", 300_000),
     "halfcheetah-sac": Behaviour("HalfCheetah-v5", "sac", 400_000),
-    "walker2d-sac": Behaviour("Walker2d-v5", "sac", 500_000),
     "reacher-sac": Behaviour("Reacher-v5", "sac", 60_000, random_steps=1_000, evaluate_every=5_000),
     "reacher-td3": Behaviour("Reacher-v5", "td3", 60_000, random_steps=1_000, evaluate_every=5_000),
     "cartpole-continuous-td3": Behaviour(
         "ContinuousCartPole-v0", "td3", 60_000, 1e-3, random_steps=1_000, evaluate_every=2_000
     ),
-    "lunarlander-continuous-td3": Behaviour("LunarLanderContinuous-v3", "td3", 200_000, evaluate_every=10_000),
-    "lunarlander-continuous-sac": Behaviour("LunarLanderContinuous-v3", "sac", 200_000, evaluate_every=10_000),
     "cartpole-dqn": Behaviour(
-        "CartPole-v1", "dqn", 60_000, 1e-4, random_steps=1_000, evaluate_every=2_000, exploration=0.05
+        "CartPole-v1", "dqn", 240_000, random_steps=1_000, evaluate_every=8_000, environments=8, updates=2
     ),
-    "lunarlander-dqn": Behaviour("LunarLander-v3", "dqn", 250_000, 5e-4, random_steps=5_000, exploration=0.02),
-    "hopper-mixed-sac": Behaviour("Hopper-v5", "sac", 200_000, control_range=0.85),
-    "halfcheetah-mixed-sac": Behaviour("HalfCheetah-v5", "sac", 200_000, control_range=0.85),
 }
 
 
@@ -79,9 +75,9 @@ class Replay:
         self._splits = [observation_dim, action_dim, 1, 1, observation_dim]
         self.size = 0
 
-    def add(self, observation: Any, action: Any, reward: float, terminated: bool, following: Any) -> None:
-        self._numpy[self.size] = np.concatenate([observation, np.atleast_1d(action), [reward, terminated], following])
-        self.size += 1
+    def add(self, rows: Any) -> None:
+        self._numpy[self.size : self.size + len(rows)] = rows
+        self.size += len(rows)
 
     def sample(self, count: int) -> list[Tensor]:
         index = torch.randint(self.size, (count,), generator=self._generator)
@@ -107,11 +103,11 @@ class ActorCritic:
         self.updates = 0
 
     @torch.no_grad()
-    def explore(self, observation: Tensor) -> Tensor:
-        noise = torch.randn(len(self.low), generator=self._generator)
+    def explore(self, observations: Tensor) -> Tensor:
+        noise = torch.randn((len(observations), len(self.low)), generator=self._generator)
         if self.sac:
-            return self.actor.sample(observation, noise)[0]
-        return (self.actor(observation) + self.settings.exploration * self.half * noise).clamp(self.low, self.high)
+            return self.actor.sample(observations, noise)[0]
+        return (self.actor(observations) + self.settings.exploration * self.half * noise).clamp(self.low, self.high)
 
     def update(self, batch: list[Tensor]) -> None:
         observations, actions, rewards, terminated, following = batch
@@ -169,12 +165,12 @@ class DoubleDQN:
         self.updates = 0
 
     @torch.no_grad()
-    def explore(self, observation: Tensor) -> Tensor:
-        scores = self.values(observation)
-        progress = min(1.0, self.updates / (0.3 * self.settings.steps))
-        if float(torch.rand((), generator=self._generator)) < 1.0 - progress * (1.0 - self.settings.exploration):
-            return torch.randint(len(scores), (), generator=self._generator)
-        return scores.argmax()
+    def explore(self, observations: Tensor) -> Tensor:
+        scores = self.values(observations)
+        count, actions = scores.shape
+        progress = min(1.0, self.updates * self.settings.environments / (0.3 * self.settings.steps))
+        at_random = torch.rand(count, generator=self._generator) < 1.0 - progress * (1.0 - self.settings.exploration)
+        return torch.where(at_random, torch.randint(actions, (count,), generator=self._generator), scores.argmax(1))
 
     def update(self, batch: list[Tensor]) -> None:
         observations, actions, rewards, terminated, following = batch
@@ -192,10 +188,7 @@ class DoubleDQN:
 
 
 def make(settings: Behaviour) -> gym.Env[Any, Any]:
-    env = gym.make(settings.env_id)
-    if settings.control_range is not None:
-        env.unwrapped.model.actuator_ctrlrange[:] *= settings.control_range
-    return env
+    return gym.make(settings.env_id)
 
 
 def fresh_policy(env: gym.Env[Any, Any], settings: Behaviour, generator: torch.Generator) -> Policy:
@@ -222,30 +215,46 @@ def evaluate(policy: Policy, settings: Behaviour, episodes: int = 10) -> list[fl
     return returns
 
 
+class Copies:
+    """Some copies of one environment, stepped together; an episode that ends is followed by the next one."""
+
+    def __init__(self, settings: Behaviour, seed: int) -> None:
+        self._envs = [make(settings) for _ in range(settings.environments)]
+        self.space = self._envs[0].action_space
+        self.space.seed(seed)
+        self.observations = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self._envs)])
+
+    def step(self, actions: Any) -> Any:
+        """The transitions of one joint step, as rows of the replay memory."""
+        rows = []
+        for i, (env, action) in enumerate(zip(self._envs, actions, strict=True)):
+            following, reward, terminated, truncated, _ = env.step(action)
+            rows.append(np.concatenate([self.observations[i], np.atleast_1d(action), [reward, terminated], following]))
+            self.observations[i] = env.reset()[0] if terminated or truncated else following
+        return np.stack(rows)
+
+
 def train(name: str, settings: Behaviour, seed: int, snapshots: Path) -> None:
     """Trains one policy; the file on disk is the best of the evaluated snapshots, and its card says so."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
-    env = make(settings)
-    discrete = isinstance(env.action_space, gym.spaces.Discrete)
-    policy = fresh_policy(env, settings, generator)
+    copies = Copies(settings, seed)
+    discrete = isinstance(copies.space, gym.spaces.Discrete)
+    policy = fresh_policy(make(settings), settings, generator)
     learner = (DoubleDQN if discrete else ActorCritic)(policy, settings, generator)
-    width = 1 if discrete else env.action_space.shape[0]
+    width = 1 if discrete else copies.space.shape[0]
     replay = Replay(settings.steps, policy.spec.observation_dim, width, generator)
-    env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
     curve, best, begun = [], -math.inf, time.perf_counter()
     snapshots.mkdir(parents=True, exist_ok=True)
-    for step in range(1, settings.steps + 1):
+    for step in range(settings.environments, settings.steps + 1, settings.environments):
         if step <= settings.random_steps:
-            action = env.action_space.sample()
+            actions = [copies.space.sample() for _ in range(settings.environments)]
         else:
-            action = _action(learner.explore(torch.as_tensor(observation, dtype=torch.float32)).numpy())
-        following, reward, terminated, truncated, _ = env.step(action)
-        replay.add(observation, action, float(reward), terminated, following)
-        observation = env.reset()[0] if terminated or truncated else following
+            actions = learner.explore(torch.as_tensor(copies.observations, dtype=torch.float32)).numpy()
+        replay.add(copies.step([_action(action) for action in actions]))
         if step > settings.random_steps:
-            learner.update(replay.sample(settings.batch_size))
+            for _ in range(settings.updates):
+                learner.update(replay.sample(settings.batch_size))
         if step % settings.evaluate_every == 0:
             returns = evaluate(policy, settings)
             mean = float(np.mean(returns))

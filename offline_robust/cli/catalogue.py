@@ -7,9 +7,9 @@ import textwrap
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from offline_robust.cli.tables import plain_table, wide_console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 EnvId = Annotated[str, typer.Argument(metavar="ENV", help="A Gymnasium id, for example Hopper-v5.")]
@@ -35,13 +35,13 @@ def suites(env: MaybeEnvId = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     made = () if env else ("environments",)
-    table = Table("suite", *made, "conditions", "source", title=escape(f"suites for {env}") if env else None)
+    table = plain_table(("suite", *made, "conditions", "source"), f"suites for {env}" if env else None)
     for row in rows:
         ids = () if env else (", ".join(row["env_ids"]) or "every one",)
         counts = sorted(set(row["conditions"].values()))
         source = textwrap.shorten(row["source"].partition(". ")[0], _SOURCE, placeholder=" ...")
         table.add_row(*(escape(text) for text in (row["name"], *ids, _range(counts), source)))
-    console = Console()
+    console = wide_console()
     console.print(table)
     if not rows:
         console.print("no bundled suite fits; --perturb sweeps any parameter of `offline-robust parameters`")
@@ -53,14 +53,24 @@ def parameters(env: EnvId, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("parameter", "unit", "nominal", "range", "mode", "meaning", title=escape(f"parameters of {env}"))
+    table = plain_table(("parameter", "nominal", "range", "mode", "meaning"), f"parameters of {env}")
     for row in rows:
         left = "(" if row["low_excluded"] else "["
         limits = f"{left}{row['low']:g}, {row['high']:g}]"
         meaning = row["meaning"] + (" (the model is built again)" if row["structural"] else "")
-        cells = (row["name"], row["unit"], nominal_text(row["nominal"]), limits, row["default_mode"], meaning)
+        cells = (
+            row["name"],
+            _with_unit(nominal_text(row["nominal"]), row["unit"]),
+            limits,
+            row["default_mode"],
+            meaning,
+        )
         table.add_row(*(escape(text) for text in cells))
-    Console().print(table)
+    wide_console().print(table)
+
+
+def _with_unit(value: str, unit: str) -> str:
+    return value if unit in ("", "1", "-") else f"{value} {unit}"
 
 
 def suite_rows(env: str | None) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offline_robust.collection.recipes import Recipe
 from offline_robust.datasets import TransitionDataset, describe
@@ -60,11 +61,18 @@ def dataset_card(recipe: Recipe, dataset: TransitionDataset, collection: Mapping
     return "\n\n".join(blocks) + "\n"
 
 
-def policy_card(name: str, policy: Policy, curve: Sequence[Mapping[str, float]], returns: Sequence[float]) -> str:
+def policy_card(
+    name: str,
+    command: str,
+    policy: Policy,
+    curve: Sequence[Mapping[str, float]],
+    returns: Sequence[float] | NDArray[np.float64],
+) -> str:
     """The card of a behaviour policy.
 
     Args:
         name: of the bundled model.
+        command: what makes it.
         policy: the policy itself.
         curve: its learning curve: ``step``, ``return_mean`` and ``return_std`` of each evaluation.
         returns: undiscounted returns of the shipped policy, measured anew.
@@ -83,8 +91,9 @@ def policy_card(name: str, policy: Policy, curve: Sequence[Mapping[str, float]],
         f"{measured.mean():,.1f}, standard deviation over episodes {measured.std():,.1f}, from {measured.min():,.1f} "
         f"to {measured.max():,.1f} (undiscounted, raw).",
         "## How it was made",
-        f"    python models/train.py {name}",
-        "Evaluations on the way, in episodes of its deterministic action:",
+        f"    {command}",
+        "Evaluations on the way, ten episodes of the deterministic action each; the weights are those of the best one, "
+        "so the returns above were measured again, on start states of their own:",
         _table(
             ("steps", "mean return", "std over episodes"),
             [[f"{row['step']:,.0f}", f"{row['return_mean']:,.1f}", f"{row['return_std']:,.1f}"] for row in curve],

@@ -30,6 +30,10 @@ class BatchedEnv(Protocol):
 
     live: NDArray[np.bool_]
 
+    @property
+    def broken(self) -> NDArray[np.bool_]:
+        """(N,), in which episodes the simulator met figures that it could not go on with since the last reset."""
+
     def reset(self, seeds: Sequence[int]) -> NDArray[Any]:
         """Starts N episodes, one per seed, and returns their observations (N, O)."""
 
@@ -73,6 +77,7 @@ class GymnasiumBatch:
         space = system.observation_space
         self._observations = np.zeros((len(episodes), *(space.shape or ())), space.dtype)
         self.live = np.zeros(len(episodes), bool)
+        self.broken = np.zeros(len(episodes), bool)
 
     def reset(self, seeds: Sequence[int]) -> NDArray[Any]:
         """Starts every episode; see `BatchedEnv.reset`."""

@@ -42,7 +42,7 @@ class BatchedCartPole:
         self._values = np.zeros((len(_PARAMETERS), len(episodes)))
         self.perturb(range(len(episodes)), [[p.level for p in own] for own in self._episodes])
         self._state = np.zeros((len(episodes), 4))
-        self.live = np.zeros(len(episodes), bool)
+        self.live, self.broken = np.zeros(len(episodes), bool), np.zeros(len(episodes), bool)
 
     def perturb(self, rows: Sequence[int], levels: Sequence[Sequence[float]]) -> None:
         """See `BatchedEnv.perturb`."""

@@ -112,6 +112,11 @@ class MuJoCoSimulation:
         """(N,), in which episodes MuJoCo met figures that are not finite or huge since the last reset."""
         return np.asarray(self._batch.warning[:, _UNSTABLE, 1].any(1))
 
+    @property
+    def broken(self) -> NDArray[np.bool_]:
+        """(N,), `unstable` or `failed`; see `BatchedEnv`."""
+        return self.unstable | self.failed
+
     def set_models(self, models: Sequence[Any], pushes: Sequence[NDArray[np.float64]] | None = None) -> None:
         """Changes the physics from the next step on, in the middle of an episode too; the state stays.
 

@@ -45,7 +45,7 @@ class BatchedPendulum:
         self._angle = np.zeros(count)
         self._speed = np.zeros(count)
         self._steps = 0
-        self.live = np.zeros(count, bool)
+        self.live, self.broken = np.zeros(count, bool), np.zeros(count, bool)
 
     def perturb(self, rows: Sequence[int], levels: Sequence[Sequence[float]]) -> None:
         """See `BatchedEnv.perturb`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.cells import Cells, Columns
 from offline_robust.evaluation.plan import Plan, describe, make_plan
 from offline_robust.evaluation.results import Results, results_frame
+from offline_robust.networks import Policy
 
 _ROWS = 512
 """Episodes that run in one batch, about."""
@@ -95,6 +97,8 @@ def evaluate(
         raise EvaluationError(
             f"{env_id}, {diverged[0]}{more}: the simulation diverged (the return is not finite); leave such levels out"
         )
+    broken = {c.label: int(found["broken"].sum()) for c, found in zip(conditions, columns, strict=True)}
+    _tell_broken({label: count for label, count in broken.items() if count}, env_id, episodes)
     measured = {name: np.concatenate([c[name] for c in columns]) for name in ("return", "length", "terminated")}
     frame = results_frame(
         {
@@ -111,7 +115,22 @@ def evaluate(
     )
     for name, attribute in (("condition", "label"), ("perturbation",) * 2, ("level",) * 2, ("mode",) * 2):
         frame[name] = [getattr(condition, attribute) for condition in conditions for _ in range(episodes)]
-    return Results(frame, describe(plan.suite, conditions, env_id, env_kwargs, episodes, seed, max_steps))
+    described = describe(plan.suite, conditions, env_id, env_kwargs, episodes, seed, max_steps)
+    described["broken"] = {label: count for label, count in broken.items() if count}
+    if not isinstance(policy, Policy):
+        described["policy"] = "as given"
+    return Results(frame, described, kept.paths(conditions) if kept else ())
+
+
+def _tell_broken(broken: Mapping[str, int], env_id: str, episodes: int) -> None:
+    if broken:
+        worst = max(broken, key=lambda label: broken[label])
+        more = f", and some in {len(broken) - 1} more conditions" if len(broken) > 1 else ""
+        warnings.warn(
+            f"{env_id}, {worst}: the simulation broke down in {broken[worst]} of {episodes} episodes{more}; the "
+            "physics are too stiff for the time step, so mind these returns",
+            stacklevel=3,
+        )
 
 
 def _run(
@@ -153,8 +172,8 @@ def run_conditions(
     condition is the same to the last bit whichever others run beside it.
 
     Returns:
-        For each condition the undiscounted returns (N,), the lengths in steps (N,), and whether each episode
-        terminated (N,).
+        For each condition the undiscounted returns (N,), the lengths in steps (N,), whether each episode terminated
+        (N,), and in which the simulator broke (N,), see `BatchedEnv.broken`.
 
     Raises:
         EvaluationError: the policy's actions do not fit the action space.
@@ -180,15 +199,17 @@ def run_conditions(
                     executed[cell.rows] = cell.act(act, observations[cell.rows], step)
             lengths += batch.live
             observations, rewards, ended, _ = batch.step(executed)
+            lost = ~np.isfinite(observations).all(1)
+            if lost.any():  # the condition is refused in the end; its neighbours must not suffer
+                observations[lost], returns[lost] = 0.0, np.nan
             returns += rewards
             terminated |= ended
             step += 1
+        broken = batch.broken
     finally:
         batch.close()
-    return [
-        {"return": returns[cell.rows], "length": lengths[cell.rows], "terminated": terminated[cell.rows]}
-        for cell in cells
-    ]
+    columns = {"return": returns, "length": lengths, "terminated": terminated, "broken": broken}
+    return [{name: column[cell.rows] for name, column in columns.items()} for cell in cells]
 
 
 class _Cell:

@@ -1,7 +1,7 @@
 """Scores: returns on the scale of a named reference, 0 at its low end and 100 at its high end.
 
 A score is shown only where a reference is named, and a reference is never guessed: one that was not made for an
-environment is refused there. `ours` is measured by ``models/score_references.py`` and kept in ``configs/scores.yaml``;
+environment is refused there. `ours` is measured by ``models/measure.py`` and kept in ``configs/scores.yaml``;
 that file, or one of your own in the same form, holds
 
     environments:
@@ -10,7 +10,7 @@ that file, or one of your own in the same form, holds
         policies:
           pendulum-td3: {mean: -150.2, std: 86.0, episodes: 100, seed: 1000}
         versions: {gymnasium: 1.2.2, mujoco: 3.3.7}
-        command: python models/score_references.py
+        command: python models/measure.py
 
 ``random`` is the policy that draws actions uniformly, the low end. The high end is the policy with the highest mean.
 ``versions`` and ``command`` say what measured them.

@@ -163,14 +163,14 @@ def save_report(
 ) -> Path:
     """Writes results.csv and report.html into a folder and returns the report's path.
 
-    The cells in the folder, finished conditions of an evaluation under way, are removed once results.csv is there.
+    The cells that these results were put together from are removed once results.csv is there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What `rewrite_report` needs to make the same page again.
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(run.folder.resolve()) for run in runs]}
     results.meta["page"] = page | ({"score": score} if score else {})
     results.save(folder / "results.csv")
-    clear_cells(folder / CELLS)
+    clear_cells(folder / CELLS, results.cells)
     records = [RunRecord.read(run.folder) for run in runs]
     _write(folder, results, records, command, title, score)
     return folder / "report.html"

@@ -1,10 +1,11 @@
-"""Measures the returns that the score reference "ours" counts as 0 and 100, and writes them to configs/scores.yaml.
+"""Measures the behaviour policies: writes their cards, and what the score reference "ours" counts as 0 and 100.
 
-    python models/score_references.py                # every policy in models/*/policy.safetensors
-    python models/score_references.py pendulum-td3   # the environments of these; the others stay as they are
+    python models/measure.py                # every policy in models/*/policy.safetensors
+    python models/measure.py pendulum-td3   # the environments of these; the others stay as they are
 
 For each environment a uniformly random policy and every behaviour policy made for it run 100 episodes of the nominal
-system, from the same start states.
+system, from the same start states. The returns go to configs/scores.yaml, and into card.md beside each policy (but for
+one that has a training script, and a card, of its own).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 import offline_robust as orl
+from offline_robust.collection.cards import policy_card, read_curve
 from offline_robust.evaluation.scores import read_scores
 from offline_robust.files import write_text
 
@@ -27,7 +29,7 @@ SEED = 1_000
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "configs" / "scores.yaml"
 HEADER = """\
-# Measured by models/score_references.py: what the score reference "ours" counts as 0 (random) and as 100 (the policy
+# Measured by models/measure.py: what the score reference "ours" counts as 0 (random) and as 100 (the policy
 # with the highest mean). Undiscounted returns of the nominal system; offline_robust/evaluation/scores.py has the form.
 """
 
@@ -45,11 +47,26 @@ def random_actions(policy: orl.Policy) -> Callable[[NDArray[Any]], NDArray[Any]]
     return act
 
 
-def measure(policy: Any, env_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+def measure(policy: Any, env_id: str) -> tuple[NDArray[np.float64], dict[str, Any], dict[str, str]]:
+    """The returns, their summary and the versions they were measured with."""
     results = orl.evaluate(policy, env_id, episodes=EPISODES, seed=SEED)
-    returns = results.frame["return"].to_numpy()
+    returns: NDArray[np.float64] = results.frame["return"].to_numpy()
     figures = {"mean": round(float(returns.mean()), 4), "std": round(float(returns.std(ddof=1)), 4)}
-    return {**figures, "episodes": EPISODES, "seed": SEED}, results.meta["versions"]
+    return returns, {**figures, "episodes": EPISODES, "seed": SEED}, results.meta["versions"]
+
+
+def command(name: str, steps: float) -> str:
+    """What makes a policy."""
+    if name.endswith("-medium"):
+        return f"python models/train.py --promote {name.removesuffix('-medium')} {steps:.0f} {name}"
+    return f"python models/{'ppo' if name.endswith('-ppo') else 'train'}.py {name}"
+
+
+def write_card(name: str, policy: orl.Policy, returns: NDArray[np.float64]) -> None:
+    folder = HERE / name
+    if not (folder / "train.py").exists():
+        curve = read_curve(folder / "learning_curve.json")
+        write_text(folder / "card.md", policy_card(name, command(name, curve[-1]["step"]), policy, curve, returns))
 
 
 def main() -> None:
@@ -64,14 +81,17 @@ def main() -> None:
     kept = read_scores(TARGET) if TARGET.exists() else {}
     for env_id in sorted(chosen):
         names = by_env[env_id]
-        random, versions = measure(random_actions(found[names[0]]), env_id)
-        policies = {name: measure(found[name], env_id)[0] for name in names}
+        _, random, versions = measure(random_actions(found[names[0]]), env_id)
+        policies = {}
+        for name in names:
+            returns, policies[name], _ = measure(found[name], env_id)
+            write_card(name, found[name], returns)
         print(env_id, "random", random["mean"], {name: own["mean"] for name, own in policies.items()}, flush=True)
         kept[env_id] = {
             "random": random,
             "policies": policies,
             "versions": versions,
-            "command": " ".join(["python models/score_references.py", *sys.argv[1:]]),
+            "command": " ".join(["python models/measure.py", *sys.argv[1:]]),
         }
     content = yaml.safe_dump({"environments": dict(sorted(kept.items()))}, sort_keys=False, width=110)
     write_text(TARGET, HEADER + content)
