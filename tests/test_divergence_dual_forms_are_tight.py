@@ -67,7 +67,8 @@ def test_linear_form_at_the_best_duals_is_the_worst_case(ball) -> None:
     generator = torch.Generator().manual_seed(5)
     for size in (1e-3, 0.1, 3.0):
         other = [
-            dual * torch.exp(size * torch.randn(60, generator=generator)) if kind == "positive"
+            dual * torch.exp(size * torch.randn(60, generator=generator))
+            if kind == "positive"
             else dual + size * torch.randn(60, generator=generator)
             for kind, dual in zip(ball.linear_duals, duals, strict=True)
         ]

@@ -62,7 +62,7 @@ def test_wasserstein_by_name() -> None:
     ("name", "parameters", "words"),
     [
         ("ch2", {"radius": 1.0}, ["unknown divergence 'ch2'", "did you mean 'chi2'"]),
-        ("total_variation", {"radius": 1.0}, ["unknown divergence", "known: chi2"]),
+        ("renyi", {"radius": 1.0}, ["unknown divergence 'renyi'", "known: chi2"]),
         ("tv", {"radius": 1.5}, ["tv: radius", "less than or equal to 1", "1.5"]),
         ("tv", {"radius": 0.5, "vmin": 0.0}, ["tv: unknown parameter 'vmin'", "'v_min'"]),
         ("kl", {}, ["kl: radius: missing"]),
@@ -139,7 +139,9 @@ def test_first_order_error_is_of_second_order() -> None:
     for radius in (0.1, 0.01):
         found, _ = GradientWasserstein(radius).worst_case(lambda s: 0.5 * s.square().sum(-1), states)
         exact = 0.5 * (states.norm(dim=1) - radius) ** 2
-        torch.testing.assert_close(exact - found, torch.full((2,), 0.5 * radius**2).double(), atol=1e-12, rtol=0)
+        torch.testing.assert_close(
+            exact - found, torch.full((2,), 0.5 * radius**2, dtype=torch.float64), atol=1e-12, rtol=0
+        )
 
 
 def test_first_order_acts_on_deterministic_models_and_leaves_the_network_alone() -> None:

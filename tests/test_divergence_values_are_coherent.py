@@ -140,8 +140,8 @@ def test_float32_agrees_with_float64_over_scales_and_radii(kind: str, scale: flo
     some += [Wasserstein1(r, costs) for r in (0.0, 0.1, 3.0, 100.0)]
     for ball in some:
         exact, found = ball.worst_case(v)[0], ball.worst_case(single)[0].double()
-        unit = std + (1e7 if has_fail_state(ball) else 0.0)
-        assert ((found - exact).abs() / unit).max() < 1e-4, ball
+        largest = 1e9 if has_fail_state(ball) else v.abs().amax(1)
+        assert ((found - exact).abs() <= 1e-4 * std + spacing * largest).all(), ball
         law = ball.worst_case_weights(single)
         assert torch.isfinite(law).all()
         lost = ball.radius if has_fail_state(ball) else 0.0
@@ -150,7 +150,7 @@ def test_float32_agrees_with_float64_over_scales_and_radii(kind: str, scale: flo
 
 @pytest.mark.parametrize("ball", balls(3), ids=repr)
 def test_wrong_input_is_refused_by_name(ball) -> None:
-    with pytest.raises(TypeError, match="float32 or float64, not torch.int64"):
+    with pytest.raises(TypeError, match="float32 or float64, not"):
         ball.worst_case(torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match="at least one point"):
         ball.worst_case(torch.zeros(4, 0))

@@ -89,15 +89,16 @@ class CressieRead(Divergence):
 
         Where the likelihood ratio that a draw stands for passes e^20 (less for k > 4) the power goes on as its
         tangent: the form is then that of the ball cut at such ratios, with a finite gradient that points back.
-        Derivation: Hoelder's inequality with a free scale, docs/algorithms/divergences.md.
+        Derivation: Young's inequality with a free scale, docs/algorithms/divergences.md.
         """
         eta, w = duals
         share = ((eta - x) / w).clamp_min(0.0)
         most = math.exp((self.k - 1.0) * min(_MAX_LOG_RATIO, _MAX_LOG_POWER / self.k))
         near = share.clamp(max=most)
         beyond = (share - most).clamp_min(0.0)
-        power = near.pow(self.conjugate) / self.conjugate + most ** (self.conjugate - 1.0) * beyond
-        return eta - self.norm * w * (power + 1.0 / self.k)
+        power = near.pow(self.conjugate) / self.conjugate + math.pow(most, self.conjugate - 1.0) * beyond
+        value: Tensor = eta - self.norm * w * (power + 1.0 / self.k)
+        return value
 
     def linear_optimum(self, values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, ...]:
         """(eta, w): see `linear_dual`; w is kept within 1e-6 and 1e4 ranges of the values."""
