@@ -146,7 +146,8 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if name in values:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
-    if LEARNERS[config.learner.name][1].uses_model and config.model is None:
+    needs_model = LEARNERS[config.learner.name][1].needs_model(config.learner)
+    if needs_model and config.model is None:
         name = config.learner.name
         raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
     pretrains = LEARNERS[config.learner.name][1].pretrains(config.learner)

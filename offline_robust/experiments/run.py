@@ -90,6 +90,10 @@ def label_of(config: RunConfig) -> str:
     for radius in ("delta", "rho"):
         if (value := getattr(config.learner, radius, None)) is not None:
             learner += f" {radius}={value:g}"
+    if (ball := getattr(config.learner, "divergence", None)) is not None:
+        learner += f" {ball.label}"
+    if getattr(config.learner, "next_states", "model") == "data":
+        learner += " next_states=data"
     for knob in ("smoothing", "action_smoothing"):
         if getattr(config.model, knob, 0.0):
             learner += f" {knob}={getattr(config.model, knob):g}"

@@ -215,7 +215,8 @@ class _Training:
     ) -> None:
         if learner.model is None:
             return
-        radius = getattr(self.config.learner, "delta", None)
+        # In terms of KL, whatever the ball: None where an empty ball is no danger.
+        radius = getattr(self.config.learner, "gaussian_delta", None)
         # A stream of its own, started anew: looking at a model never changes the training.
         stream = streams["diagnosis"].clone_state()
         unseen = held_out is not None and bool(held_out.next_valid.any())

@@ -101,6 +101,11 @@ class Learner(ABC):
         """Whether, without a nominal model, the learner has networks of its own that `pretrain` must train."""
         return False
 
+    @classmethod
+    def needs_model(cls, config: LearnerConfig) -> bool:
+        """Whether this configuration of the learner samples next states from a nominal model."""
+        return cls.uses_model
+
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """What about this configuration and these data the user should know before training; one line each."""
         return []
