@@ -4,7 +4,11 @@
 
 Writes what `train.py` writes, and takes the same `--snapshots`. One iteration runs a batch of episodes to their ends,
 computes generalised advantages (Schulman et al. 2016) and makes a few epochs of clipped steps (Schulman et al. 2017).
+It takes a Gaussian squashed by tanh or, where actions are discrete, a softmax, of which the largest entry is kept.
 Observations are normalised while it learns; the policy that is saved has the normalisation folded into its first layer.
+
+It is made to be stopped (Ctrl-C) once the policy is good enough, as the shipped ones were: their learning curves say
+when.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from offline_robust.envs.batched import make_batch
-from offline_robust.envs.systems import System, system
+from offline_robust.envs import BatchedEnv, Perturbation, System, make_batch, system
 from offline_robust.networks import MLP, Policy, PolicySpec
 from offline_robust.networks.policies import build_actor
 
@@ -51,6 +55,8 @@ class Behaviour:
     reward_scale: float = 0.01
     """Values of about 1 suit a network that starts near 0."""
     evaluate_every: int = 250_000
+    control_range: float = 1.0
+    """The motors saturate at this fraction of the action space (RFQI's "mixed" behaviour)."""
 
 
 BEHAVIOURS = {
@@ -58,7 +64,18 @@ BEHAVIOURS = {
     "lunarlander-continuous-ppo": Behaviour(
         "LunarLanderContinuous-v3", 3_000_000, 16, discount=0.999, trace=0.98, batch_size=512, evaluate_every=100_000
     ),
+    "hopper-mixed-ppo": Behaviour("Hopper-v5", 3_000_000, control_range=0.85),
+    "halfcheetah-mixed-ppo": Behaviour("HalfCheetah-v5", 3_000_000, control_range=0.85),
+    "lunarlander-ppo": Behaviour(
+        "LunarLander-v3", 3_000_000, 16, discount=0.999, trace=0.98, batch_size=512, evaluate_every=100_000
+    ),
 }
+
+
+def batch_of(of: System, settings: Behaviour, count: int) -> BatchedEnv:
+    """Copies of the environment a policy is made for, and evaluated in."""
+    limited = () if settings.control_range == 1.0 else (of.ready(Perturbation("ctrlrange", settings.control_range)),)
+    return make_batch(of, [limited] * count)
 
 
 class Normaliser:
@@ -82,16 +99,20 @@ class Normaliser:
 
 
 class PPO:
-    """A tanh Gaussian policy whose density is taken before the tanh, and a value network."""
+    """A tanh Gaussian policy whose density is taken before the tanh, or a softmax over actions; a value network."""
 
     def __init__(self, of: System, settings: Behaviour, generator: torch.Generator) -> None:
-        space = of.action_space
-        low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
-        width = int(of.observation_space.shape[0])
-        self.spec = PolicySpec("tanh_gaussian", width, low, high, settings.hidden, settings.env_id)
+        space, width = of.action_space, int(of.observation_space.shape[0])
+        self.discrete = isinstance(space, gym.spaces.Discrete)
+        if self.discrete:
+            self.spec = PolicySpec("greedy", width, (), (), settings.hidden, settings.env_id, int(space.n))
+        else:
+            low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
+            self.spec = PolicySpec("tanh_gaussian", width, low, high, settings.hidden, settings.env_id)
         self.settings, self._generator = settings, generator
         self.actor = build_actor(self.spec, generator)
-        nn.init.constant_(self.actor.log_std.bias, math.log(settings.initial_std))
+        if not self.discrete:
+            nn.init.constant_(self.actor.log_std.bias, math.log(settings.initial_std))
         self.value = MLP([width, *settings.hidden, 1], generator)
         self.normalise = Normaliser(width)
         parameters = [*self.actor.parameters(), *self.value.parameters()]
@@ -103,12 +124,18 @@ class PPO:
 
     @torch.no_grad()
     def explore(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """The draw before the tanh (N, A) and the action (N, A)."""
+        """The draw before the tanh (N, A) and the action (N, A), or twice the action (N,)."""
+        if self.discrete:
+            chances = self.actor.trunk(self.normalise(observations)).softmax(1)
+            drawn = torch.multinomial(chances, 1, generator=self._generator)[:, 0]
+            return drawn, drawn
         mean, log_std = self.heads(self.normalise(observations))
         u = mean + log_std.exp() * torch.randn(mean.shape, generator=self._generator)
         return u, self.actor.to_range(torch.tanh(u))
 
     def log_prob(self, rows: Tensor, u: Tensor) -> Tensor:
+        if self.discrete:
+            return -F.cross_entropy(self.actor.trunk(rows), u, reduction="none")
         mean, log_std = self.heads(rows)
         return (-0.5 * ((u - mean) / log_std.exp()).square() - log_std).sum(1)
 
@@ -119,7 +146,6 @@ class PPO:
         with torch.no_grad():
             first.weight /= self.normalise.std
             first.bias -= first.weight @ self.normalise.mean
-            actor.log_std.bias.clamp_(-3.0, 0.5)
         return Policy(self.spec, actor)
 
     def learn(self, rows: Tensor, u: Tensor, advantages: Tensor, returns: Tensor) -> None:
@@ -176,9 +202,9 @@ def advantages(learner: PPO, seen: Tensor, rewards: Tensor, ends: Tensor, lives:
 
 
 @torch.no_grad()
-def evaluate(policy: Policy, of: System, count: int = 10) -> list[float]:
+def evaluate(policy: Policy, of: System, settings: Behaviour, count: int = 10) -> list[float]:
     """Undiscounted returns of the deterministic policy from start states of their own."""
-    batch = make_batch(of, [()] * count)
+    batch = batch_of(of, settings, count)
     observation, totals = batch.reset([10_000 + i for i in range(count)]), np.zeros(count)
     while batch.live.any():
         observation, reward, _, _ = batch.step(policy.act(np.float32(observation)))
@@ -192,7 +218,7 @@ def train(name: str, settings: Behaviour, seed: int, snapshots: Path) -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     of = system(settings.env_id, {})
-    learner, batch = PPO(of, settings, generator), make_batch(of, [()] * settings.episodes)
+    learner, batch = PPO(of, settings, generator), batch_of(of, settings, settings.episodes)
     curve, best, done, started, begun = [], -math.inf, 0, 0, time.perf_counter()
     snapshots.mkdir(parents=True, exist_ok=True)
     (HERE / name).mkdir(exist_ok=True)
@@ -211,7 +237,7 @@ def train(name: str, settings: Behaviour, seed: int, snapshots: Path) -> None:
         before, done = done, done + int(lives.sum())
         if before // settings.evaluate_every != done // settings.evaluate_every:
             policy = learner.folded()
-            returns = evaluate(policy, of)
+            returns = evaluate(policy, of, settings)
             mean, minutes = float(np.mean(returns)), (time.perf_counter() - begun) / 60.0
             curve.append({"step": done, "return_mean": mean, "return_std": float(np.std(returns)), "minutes": minutes})
             print(name, json.dumps(curve[-1]), flush=True)

@@ -49,8 +49,6 @@ class Behaviour:
     """How many copies are stepped together; ``steps`` counts the transitions of all."""
     updates: int = 1
     """Gradient updates after each joint step."""
-    control_range: float | None = None
-    """The motors saturate at this fraction of the action space during training (RFQI's "mixed" behaviour)."""
 
 
 BEHAVIOURS = {
@@ -64,11 +62,6 @@ BEHAVIOURS = {
     "cartpole-dqn": Behaviour(
         "CartPole-v1", "dqn", 240_000, random_steps=1_000, evaluate_every=8_000, environments=8, updates=2
     ),
-    "lunarlander-dqn": Behaviour(
-        "LunarLander-v3", "dqn", 800_000, 5e-4, evaluate_every=20_000, environments=8, updates=4, exploration=0.02
-    ),
-    "hopper-mixed-sac": Behaviour("Hopper-v5", "sac", 200_000, control_range=0.85),
-    "halfcheetah-mixed-sac": Behaviour("HalfCheetah-v5", "sac", 200_000, control_range=0.85),
 }
 
 
@@ -195,10 +188,7 @@ class DoubleDQN:
 
 
 def make(settings: Behaviour) -> gym.Env[Any, Any]:
-    env = gym.make(settings.env_id)
-    if settings.control_range is not None:
-        env.unwrapped.model.actuator_ctrlrange[:] *= settings.control_range
-    return env
+    return gym.make(settings.env_id)
 
 
 def fresh_policy(env: gym.Env[Any, Any], settings: Behaviour, generator: torch.Generator) -> Policy:

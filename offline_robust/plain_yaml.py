@@ -27,6 +27,17 @@ class PlainLoader(yaml.SafeLoader):
     }
     depth = 0
 
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Builds a mapping, unless a key of it is there twice: which of the two was meant, nobody can tell."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {name[:60]!r} is there twice")
+            seen.add(name)
+        return node
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Builds a node of the document, unless it is an alias or lies too deep."""
         if self.check_event(yaml.AliasEvent):
@@ -46,9 +57,13 @@ def read_yaml(path: Path, what: str, most: int, error: type[UserError]) -> Any:
         error: too long, unreadable, or not YAML of plain values; ``what`` says what it should have been.
     """
     try:
-        if path.stat().st_size > most:
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: not a file, expected {what}")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
             raise error(f"{path}: larger than {most:,} bytes, not {what}")
-        return yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
+        return yaml.load(content.decode("utf-8"), PlainLoader)
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{path}: cannot read {what} ({problem})") from None
     except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as problem:

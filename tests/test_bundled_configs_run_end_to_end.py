@@ -14,18 +14,24 @@ from offline_robust.experiments import load_config, train
 from offline_robust.experiments.comparison import compare_runs, save_report
 from offline_robust.files import bundled
 
-NAMES = sorted(str(path.relative_to(bundled("configs")).with_suffix("")) for path in bundled("configs").glob("*sac/*"))
+LEARNERS = ("sac", "dr_sac", "fqi", "rfqi")
+NAMES = sorted(
+    str(path.relative_to(bundled("configs")).with_suffix(""))
+    for learner in LEARNERS
+    for path in bundled("configs").glob(f"{learner}/*")
+)
 PAPER = ("cartpole", "lunarlander", "reacher", "halfcheetah")
 
 
 def test_the_papers_environments_have_a_configuration_each() -> None:
-    assert {f"{learner}/{env}" for learner in ("sac", "dr_sac") for env in PAPER} <= set(NAMES)
+    assert {f"{learner}/{env}" for learner in LEARNERS for env in PAPER} <= set(NAMES)
 
 
 @pytest.mark.parametrize("env", PAPER)
 def test_the_baseline_differs_from_dr_sac_in_the_ball_alone(env: str) -> None:
     robust, plain = (load_config(f"{learner}/{env}") for learner in ("dr_sac", "sac"))
     own = {"name", "delta", "samples", "dual", "dual_learning_rate", "train_model", "sampling_precision", "dual_steps"}
+    own |= {"divergence", "next_states"}
     left, right = (
         {key: value for key, value in config.learner.model_dump().items() if key not in own}
         for config in (robust, plain)
@@ -49,6 +55,10 @@ def test_it_trains_evaluates_and_reports(name: str, tmp_path: Path) -> None:
         "evaluation.suite": str(_thinned(config.evaluation.suite, config.env, tmp_path)),
         "evaluation.episodes": 1,
     }
+    if config.learner.name in ("fqi", "rfqi"):
+        small |= {"learner.vae_hidden": [16], "learner.hidden": [16], "learner.act_candidates": 4}
+    if config.learner.name == "fqi":
+        small |= {"learner.density_hidden": [16], "training.model_steps": 2}
     if config.model is not None:
         small |= {"training.model_steps": 2, "learner.samples": 4}
     run = train(name, small, out=tmp_path / "run")

@@ -287,6 +287,11 @@ def test_the_bundled_data_are_what_the_recipe_gives() -> None:
         assert data.fingerprint == again.fingerprint
 
 
+def test_a_simulation_that_breaks_down_is_no_data() -> None:
+    with pytest.raises(DatasetError, match=r"HalfCheetah-v5: the simulation broke down in \d+ of \d+ episodes"):
+        collect(None, "HalfCheetah-v5", transitions=2_000, epsilon=1.0, seed=1, perturb=["timestep=10"])
+
+
 ROUNDING = "fbbbc160b7fb2b92"
 """Of the processor on which the bundled data were made."""
 

@@ -195,7 +195,16 @@ def test_a_condition_that_changes_nothing_is_found() -> None:
         of = system(ENV)
         chosen = [Condition((Perturbation("radius", 3.0),)), Condition((Perturbation("mass", 1.1),))]
         ready = Suite.of("x", chosen).for_system(of)
-        assert [c.label for c in without_effect(of, ready)] == ["radius = 3"]
+        assert [c.label for c, _ in without_effect(of, ready)] == ["radius = 3"]
+        # Hidden behind one that acts; and at both ends of a range, of which one is nominal.
+        both = Condition((Perturbation("mass", 1.1), Perturbation("radius", 3.0)))
+        moving = [Perturbation(name, end, "scale", "ramp", start=0.5) for name, end in (("length", 1.0), ("mass", 1.1))]
+        idle = Perturbation("radius", 3.0, "absolute", "ramp", start=4.0)
+        chosen = [both, *(Condition((p,)) for p in moving), Condition((idle,)), Condition((*moving, idle))]
+        ready = [c for c in Suite.of("x", chosen).for_system(of) if not c.nominal]
+        found = without_effect(of, ready)
+        assert [p.parameter for _, p in found] == ["radius"] * 3
+        assert [c for c, _ in found] == [ready[0], ready[3], ready[4]]
     finally:
         del perturbations._REGISTRY[ENV, "radius"]
         systems.forget()
@@ -208,3 +217,37 @@ def test_a_registered_parameter_is_offered_once() -> None:
             register_parameter(ParameterSpec(name, "m", 0.0, 1.0, "scale", "again", env=env_id, attributes=("l",)))
     with pytest.raises(EvaluationError, match="needs the attributes"):
         register_parameter(ParameterSpec("width", "m", 0.0, 1.0, "scale", "none", env=ENV))
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [
+        ("x=1e-7:5e-6:3", (1e-7, 2.55e-6, 5e-6)),
+        ("x=1.85e-5:1.95e-5:2", (1.85e-5, 1.95e-5)),
+        ("x=0.6:1.4:5", (0.6, 0.8, 1.0, 1.2, 1.4)),
+        ("x=-1:1:3", (-1.0, 0.0, 1.0)),
+        ("x=1e9:3e9:3", (1e9, 2e9, 3e9)),
+        ("x=0:0:1", (0.0,)),
+    ],
+)
+def test_levels_of_any_size_are_read_as_written(text: str, levels: tuple[float, ...]) -> None:
+    assert parse_perturb(text).levels == levels
+
+
+def test_levels_beyond_floating_point_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="not finite"):
+        parse_perturb("length=-1.7e308:1.7e308:3")
+    path = tmp_path / "huge.yaml"
+    path.write_text(f"name: huge\nsweeps:\n  - {{parameter: length, levels: [{'9' * 400}]}}\n")
+    with pytest.raises(EvaluationError, match="not finite"):
+        load_suite(path)
+
+
+def test_a_key_that_is_there_twice_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: twice\nsweeps:\n  - parameter: length\n    levels: [0.5]\n    levels: [0.9]\n")
+    with pytest.raises(EvaluationError, match=r"line 5: the key 'levels' is there twice"):
+        load_suite(path)
+    for place in ("/dev/zero", str(tmp_path)):
+        with pytest.raises(EvaluationError, match="not a file"):
+            load_suite(Path(place))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from offline_robust.collection.behaviour import Behaviour
 from offline_robust.envs import GymnasiumBatch, NoiseLayer, Perturbation, Suite, system
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import evaluate
@@ -209,3 +210,12 @@ def test_progress_names_every_batch_of_conditions_and_meta_says_what_was_run() -
     }  # fmt: skip
     assert results.meta["versions"]["gymnasium"] == gym.__version__
     assert isinstance(evaluate(_swing, ENV, suite=Suite.of("none", ()), episodes=1, max_steps=1).meta["suite"], str)
+
+
+def test_evaluation_starts_are_none_of_those_that_collection_draws_from_the_same_seed() -> None:
+    space = system(ENV).action_space
+    assert isinstance(space, gym.spaces.Box)
+    logged = {seed for part in (0, 1) for seed in Behaviour(None, space, 0.0, False, 0, part).begin(range(200))}
+    frame = evaluate(_swing, ENV, episodes=50, max_steps=1).frame
+    assert not logged & set(frame["episode_seed"])
+    assert frame["episode_seed"].nunique() == 50

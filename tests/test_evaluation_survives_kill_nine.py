@@ -225,3 +225,14 @@ def test_clearing_removes_cells_and_leftovers_of_a_kill_and_nothing_else(tmp_pat
     clear_cells(folder)
     assert not folder.exists()
     clear_cells(folder)
+
+
+def test_clearing_after_one_evaluation_leaves_the_cells_of_another(tmp_path: Path, calls: list[int]) -> None:
+    folder = tmp_path / "cells"
+    run(folder)
+    done = run(folder, "mass=1.1")
+    assert len(done.cells) == 2
+    clear_cells(folder, done.cells)
+    calls.clear()
+    run(folder)
+    assert calls == []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from toys import line_dataset, make_learner, run_values, saved
+from toys import line_dataset, make_learner, run_values, saved, two_way
 
 from offline_robust.errors import CheckpointError, ConfigError, DatasetError
 from offline_robust.experiments import load_run, train
@@ -46,7 +45,7 @@ def test_learns_on_a_toy(name: str) -> None:
     """On the line the best policy drives the point to zero: reward per step must rise far above random's."""
     data = line_dataset(episodes=60)
     learner = make_learner(name, data, critic_learning_rate=3e-3, actor_learning_rate=3e-3, tau=0.05, discount=0.9)
-    for _ in range(300 if learner.uses_model else 0):
+    for _ in range(300 if learner.uses_model or learner.pretrains(learner.config) else 0):
         learner.pretrain(data.sample(128, learner.problem.streams["sampler"]))
     steps(learner, data, 800, 128)
     states = np.linspace(-2, 2, 41, dtype=np.float32)[:, None]
@@ -122,13 +121,52 @@ def test_survives_tiny_datasets(name: str, episodes: int, length: int) -> None:
     assert torch.isfinite(learner.policy.act(data.observations)).all()
 
 
-@learners
+@pytest.mark.parametrize("name", sorted(name for name, (_, kind) in LEARNERS.items() if not kind.takes_discrete))
 def test_refuses_discrete_actions_by_name(name: str, tmp_path) -> None:
-    data = line_dataset()
-    discrete = replace(data, actions=(data.actions[:, 0] > 0).long(), action_space=gym.spaces.Discrete(2))
     with pytest.raises(ConfigError, match=f"{name} needs continuous actions"):
-        train(run_values(saved(discrete, tmp_path), name), out=tmp_path / "run")
+        train(run_values(saved(two_way(line_dataset()), tmp_path), name), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+discrete_learners = pytest.mark.parametrize(
+    "name", sorted(name for name, (_, kind) in LEARNERS.items() if kind.takes_discrete)
+)
+
+
+@discrete_learners
+def test_learns_discrete_actions_on_a_toy(name: str) -> None:
+    """On the line, driven left or right by what the sign of the continuous action was: towards zero is best."""
+    data = two_way(line_dataset(episodes=60))
+    learner = make_learner(name, data, critic_learning_rate=3e-3, tau=0.05, discount=0.9)
+    for _ in range(300 if learner.pretrains(learner.config) else 0):
+        learner.pretrain(data.sample(128, learner.problem.streams["sampler"]))
+    steps(learner, data, 800, 128)
+    states = np.linspace(-2, 2, 41, dtype=np.float32)[:, None]
+    actions = learner.policy.act(states)
+    assert actions.dtype == np.int64
+    far = np.abs(states[:, 0]) > 0.6
+    assert ((actions[far] == 0) == (states[far, 0] > 0)).all()
+
+
+@discrete_learners
+def test_discrete_runs_resume_and_export(name: str, tmp_path) -> None:
+    values = run_values(saved(two_way(line_dataset()), tmp_path), name)
+    whole = train(values, out=tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop_late(phase: str, step: int, total: int, rate: float) -> None:
+        if phase == "train" and step >= total - 10:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(values, out=tmp_path / "cut", progress=stop_late)
+    resumed = train(values, out=tmp_path / "cut", resume=True)
+    assert_same_state(load_checkpoint(whole.checkpoint), load_checkpoint(resumed.checkpoint))
+    actions = whole.policy.act(line_dataset().observations)
+    assert torch.equal(actions, resumed.policy.act(line_dataset().observations))
+    assert set(actions.tolist()) <= {0, 1}
 
 
 @learners

@@ -18,7 +18,7 @@ from offline_robust.experiments.checkpoints import load_checkpoint
 COMMAND = [sys.executable, "-c", "from offline_robust.cli import main; main()", "train"]
 
 
-@pytest.mark.parametrize("learner", ["sac", "dr_sac"])
+@pytest.mark.parametrize("learner", ["sac", "dr_sac", "fqi", "rfqi"])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, learner: str) -> None:
     values = run_values(saved(line_dataset(), tmp_path), learner, steps=1500, checkpoint_every=100, log_every=50)
     config = tmp_path / "config.yaml"

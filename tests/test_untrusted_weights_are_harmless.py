@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from toys import line_dataset, make_learner
 from offline_robust.errors import CheckpointError
 from offline_robust.experiments import checkpoints
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
-from offline_robust.networks import PolicySpec, adamw, load_optimiser, load_policy, policies
+from offline_robust.networks import CandidateSpec, PolicySpec, adamw, load_optimiser, load_policy, policies
+from offline_robust.networks.spec import Kind
 
 
 def one_clear_line(error: pytest.ExceptionInfo[Exception]) -> None:
@@ -102,11 +103,23 @@ def header_only(path: Path, header: dict[str, Any], size: int = 0) -> None:
         file.truncate(8 + len(text) + size)
 
 
-@pytest.mark.parametrize("kind", ["tanh_gaussian", "deterministic"])
-def test_the_shapes_checked_are_those_of_the_networks(kind: Any) -> None:
-    spec = PolicySpec(kind, 3, (-1.0, -2.0), (1.0, 2.0), (8, 4), None)
+KINDS: dict[str, PolicySpec] = {
+    "tanh_gaussian": PolicySpec("tanh_gaussian", 3, (-1.0, -2.0), (1.0, 2.0), (8, 4)),
+    "deterministic": PolicySpec("deterministic", 3, (-1.0, -2.0), (1.0, 2.0), (8, 4)),
+    "greedy": PolicySpec("greedy", 3, (), (), (8, 4), action_count=5),
+    "bcq": PolicySpec("bcq", 3, (-1.0, -2.0), (1.0, 2.0), (8, 4), candidates=CandidateSpec(7, 4, (6, 5, 9), 0.1)),
+}
+
+
+def test_every_kind_of_policy_is_among_those_tested() -> None:
+    assert set(KINDS) == set(get_args(Kind))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_shapes_checked_are_those_of_the_networks(kind: str) -> None:
+    spec = KINDS[kind]
     actor = policies.build_actor(spec, torch.Generator())
-    assert policies._shapes(spec) == {name: tuple(value.shape) for name, value in actor.state_dict().items()}
+    assert policies.tensor_shapes(spec) == {name: tuple(value.shape) for name, value in actor.state_dict().items()}
 
 
 SPECS = {
@@ -142,6 +155,52 @@ def test_policy_descriptions_are_checked_before_networks_are_built(name: str, pa
     with pytest.raises(CheckpointError, match="description is damaged") as error:
         load_policy(path)
     one_clear_line(error)
+
+
+CANDIDATES = {
+    "none": None,
+    "no mapping": 3,
+    "no draw": {"count": 0},
+    "many draws": {"count": 10**9},
+    "latent infinite": {"latent_dim": float("inf")},
+    "latent a truth value": {"latent_dim": True},
+    "no hidden layer": {"hidden": []},
+    "wide": {"hidden": [60_000]},
+    "reach NaN": {"reach": float("nan")},
+    "reach far": {"reach": 1e9},
+    "reach is text": {"reach": "0.1"},
+    "other part": {"x" * 5000: 1},
+}
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_candidates_of_a_bcq_policy_are_checked(name: str, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "policy.safetensors"
+    make_learner("rfqi", line_dataset()).policy.save(path)
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["policy"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    change = CANDIDATES[name]
+    content["spec"]["candidates"] = content["spec"]["candidates"] | change if isinstance(change, dict) else change
+    save_file(tensors, path, {"policy": json.dumps(content)})
+    monkeypatch.setattr(policies, "build_actor", lambda *_: pytest.fail("built"))
+    with pytest.raises(CheckpointError, match="description is damaged") as error:
+        load_policy(path)
+    one_clear_line(error)
+
+
+@pytest.mark.parametrize("tensor", ["draws", "decoder.layers.0.weight", "critic.layers.2.bias"])
+def test_tensors_of_a_bcq_policy_fit_or_are_refused(tensor: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.safetensors"
+    make_learner("rfqi", line_dataset()).policy.save(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for change in (lambda t: t[:-1] if len(t) > 1 else t.repeat(2), lambda t: t * torch.nan):
+        save_file(tensors | {tensor: change(tensors[tensor]).contiguous()}, path, metadata)
+        with pytest.raises(CheckpointError, match=tensor.replace(".", r"\.")) as error:
+            load_policy(path)
+        one_clear_line(error)
 
 
 TENSORS: dict[str, Any] = {

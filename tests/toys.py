@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from offline_robust.models import Scales, TransitionVAE, VAEConfig
 
 SMALL = {"hidden": [16, 16]}
 """Networks that train in a second."""
+
+OWN: dict[str, dict[str, Any]] = {
+    "fqi": {"vae_hidden": [16, 16], "act_candidates": 10, "density_hidden": [16, 16], "vae_learning_rate": 3e-3},
+    # The line's rewards are negative, down to -16: the fail state of value 0 must be the worst place.
+    "rfqi": {"vae_hidden": [16, 16], "act_candidates": 10, "vae_learning_rate": 3e-3, "reward_shift": 16.0, "rho": 0.1},
+}
+"""What small learners of a kind need beside `SMALL`."""
 
 
 def line_dataset(
@@ -62,6 +70,11 @@ def problem_of(dataset: TransitionDataset, seed: int = 0) -> ProblemSpec:
     return ProblemSpec.of(dataset, random_streams(seed, torch.device("cpu")), None)
 
 
+def two_way(data: TransitionDataset) -> TransitionDataset:
+    """The same rows with two actions in place of the continuous ones: 0 where they are negative, else 1."""
+    return replace(data, actions=(data.actions[:, 0] > 0).long(), action_space=gym.spaces.Discrete(2))
+
+
 def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: Any = None, **fields: Any) -> Learner:
     """A learner of small networks on a dataset, with a small VAE where it needs one."""
     config_class, learner_class = LEARNERS[name]
@@ -69,7 +82,7 @@ def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: An
     if learner_class.uses_model:
         fields = {"samples": 16} | fields
         model = model or small_vae(dataset, problem, smoothing=0.3)
-    return learner_class(config_class(**(SMALL | fields)), problem, model)
+    return learner_class(config_class(**(SMALL | OWN.get(name, {}) | fields)), problem, model)
 
 
 def small_vae(dataset: TransitionDataset, problem: ProblemSpec, **fields: Any) -> TransitionVAE:
@@ -84,11 +97,13 @@ def run_values(dataset: str, learner: str, **training: Any) -> dict[str, Any]:
     """A configuration for a run of a second."""
     values: dict[str, Any] = {
         "dataset": dataset,
-        "learner": {"name": learner, **SMALL},
+        "learner": {"name": learner, **SMALL, **OWN.get(learner, {})},
         "training": {"steps": 60, "log_every": 10, "checkpoint_every": 20, "batch_size": 32} | training,
     }
     if LEARNERS[learner][1].uses_model:
         values["learner"] |= {"samples": 8}
         values["model"] = {"name": "vae", "hidden": [16], "smoothing": 0.3}
+        values["training"] = {"model_steps": 20} | values["training"]
+    if learner == "fqi":
         values["training"] = {"model_steps": 20} | values["training"]
     return values

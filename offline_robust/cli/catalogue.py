@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from offline_robust.cli.tables import plain_table, wide_console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 EnvId = Annotated[str, typer.Argument(metavar="ENV", help="A Gymnasium id, for example Hopper-v5.")]
@@ -19,9 +17,6 @@ MaybeEnvId = Annotated[str | None, typer.Argument(metavar="[ENV]", help="Only su
 
 _SOURCE = 140
 """Characters of a source that the table shows: its first sentence at most, `--json` has all."""
-
-_PIPED = 160
-"""Columns of a table that does not go to a terminal."""
 
 _MANY = 4
 """Nominal values that are written out; of more the range is shown."""
@@ -40,13 +35,13 @@ def suites(env: MaybeEnvId = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     made = () if env else ("environments",)
-    table = _table(("suite", *made, "conditions", "source"), f"suites for {env}" if env else None)
+    table = plain_table(("suite", *made, "conditions", "source"), f"suites for {env}" if env else None)
     for row in rows:
         ids = () if env else (", ".join(row["env_ids"]) or "every one",)
         counts = sorted(set(row["conditions"].values()))
         source = textwrap.shorten(row["source"].partition(". ")[0], _SOURCE, placeholder=" ...")
         table.add_row(*(escape(text) for text in (row["name"], *ids, _range(counts), source)))
-    console = _console()
+    console = wide_console()
     console.print(table)
     if not rows:
         console.print("no bundled suite fits; --perturb sweeps any parameter of `offline-robust parameters`")
@@ -58,7 +53,7 @@ def parameters(env: EnvId, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = _table(("parameter", "nominal", "range", "mode", "meaning"), f"parameters of {env}")
+    table = plain_table(("parameter", "nominal", "range", "mode", "meaning"), f"parameters of {env}")
     for row in rows:
         left = "(" if row["low_excluded"] else "["
         limits = f"{left}{row['low']:g}, {row['high']:g}]"
@@ -71,21 +66,7 @@ def parameters(env: EnvId, as_json: Json = False) -> None:
             meaning,
         )
         table.add_row(*(escape(text) for text in cells))
-    _console().print(table)
-
-
-def _table(columns: Sequence[str], title: str | None) -> Table:
-    """A table whose first column, which people copy, is never cut."""
-    table = Table(*columns, title=escape(title) if title else None, box=SIMPLE_HEAD, pad_edge=False)
-    table.columns[0].no_wrap = True
-    table.columns[0].min_width = 12
-    return table
-
-
-def _console() -> Console:
-    """As wide as the terminal; into a file or a pipe wide enough for whole lines."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPED)
+    wide_console().print(table)
 
 
 def _with_unit(value: str, unit: str) -> str:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from offline_robust.cli.tables import plain_table, wide_console
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
 from offline_robust.collection.recipes import recipe_file
 from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
@@ -37,14 +38,12 @@ def list_datasets(as_json: Json = False) -> None:
     if as_json:
         _print_json(rows)
         return
-    table = Table()
-    for header in ("name", "data", "rows"):
-        table.add_column(header, no_wrap=True)
-    table.add_column("description")
+    table = plain_table(("name", "data", "rows", "description"))
+    table.columns[1].no_wrap = table.columns[2].no_wrap = True
     for row in rows:
         size = f"{row['transitions']:,}" if "transitions" in row else ""
         table.add_row(*(escape(cell) for cell in (row["name"], row["data"], size, row.get("description", ""))))
-    console = Console()
+    console = wide_console()
     console.print(table)
     if any(row["data"] == "on demand" for row in rows):
         console.print("on demand: make it with offline-robust data collect NAME", highlight=False)

@@ -164,6 +164,11 @@ def _fill(
                     batch.close()
                 batch = make_batch(of, [acting] * count)
             rows.add(first, _wave(batch, of, behaviour, range(first, first + count), rows, progress))
+            if batch.broken.any():
+                raise DatasetError(
+                    f"{of.env_id}: the simulation broke down in {int(batch.broken.sum())} of {count} episodes; the "
+                    "physics are too stiff for the time step, leave such levels out"
+                )
             first += count
             length = rows.filled / first
     finally:
@@ -237,8 +242,8 @@ def _perturbations(of: System, perturb: Sequence[str | Perturbation]) -> tuple[P
                 f"{item.label}: data are collected under physics that hold still; leave the schedule out"
             )
     condition = Condition(ready, nominal=of.check(ready))
-    for _ in without_effect(of, [condition]):
-        raise DatasetError(f"{of.env_id}: {condition.label} changes nothing in this model")
+    for _, inert in without_effect(of, [condition]):
+        raise DatasetError(f"{of.env_id}: {inert.label} changes nothing in this model")
     return ready
 
 

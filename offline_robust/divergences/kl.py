@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from offline_robust.divergences.base import Divergence
+from offline_robust.divergences.base import (
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    Bounds,
+    Divergence,
+    on_support,
+    value_range,
+)
 
 _MAX_EXPONENT = 20.0
 
@@ -29,6 +36,8 @@ class KL(Divergence):
     """
 
     needs_stochastic_nominal = True
+    profile_dual = "positive"
+    linear_duals = ("real", "positive")
 
     def __init__(self, radius: float, iterations: int = 48) -> None:
         if not (math.isfinite(radius) and radius >= 0.0):
@@ -41,6 +50,8 @@ class KL(Divergence):
 
     def worst_case(self, values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Divergence.worst_case`; the dual variable is beta (inf at radius 0, 0 when saturated)."""
+        if weights is not None:
+            values, _ = on_support(values, weights)
         with torch.no_grad():
             law, beta = self._solve(values, weights)
             lowest = values.amin(-1, keepdim=True)
@@ -54,6 +65,8 @@ class KL(Divergence):
 
     def profile(self, samples: Tensor, dual: Tensor, weights: Tensor | None = None) -> Tensor:
         """f(beta) = min - beta (log E_P exp(-(V - min) / beta) + delta), for finite beta = `dual` > 0."""
+        if weights is not None:
+            samples, _ = on_support(samples, weights)
         lowest = samples.amin(-1)
         tilt = (lowest.unsqueeze(-1) - samples) / dual.unsqueeze(-1)
         log_mean = tilt.logsumexp(-1) - math.log(samples.shape[-1]) if weights is None else _log_mean(tilt, weights)
@@ -67,9 +80,25 @@ class KL(Divergence):
         """
         eta, lam = duals
         exponent = (eta - x) / lam
-        near = exponent.clamp(max=_MAX_EXPONENT)
-        loss = torch.expm1(near) + math.exp(_MAX_EXPONENT) * (exponent - near)
+        # Not `exponent` less its clamp: gradients of e^20 that cancel would round the others away in float32.
+        beyond = (exponent - _MAX_EXPONENT).clamp_min(0.0)
+        loss = torch.expm1(exponent.clamp(max=_MAX_EXPONENT)) + math.exp(_MAX_EXPONENT) * beyond
         return eta - lam * self.radius - lam * loss
+
+    def linear_optimum(self, values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, ...]:
+        """(eta, lam): see `linear_dual`; lam = beta, kept within 1e-6 and 1e4 ranges of the values."""
+        with torch.no_grad():
+            values, law = on_support(values, weights)
+            lowest, unit = values.amin(-1, keepdim=True), value_range(values)
+            beta = self.worst_case(values, weights)[1].unsqueeze(-1)
+            lam = torch.minimum(torch.maximum(beta, SMALLEST_SCALE * unit), LARGEST_SCALE * unit)
+            tilted = torch.expm1((lowest - values) / lam)
+            eta = lowest - lam * (law * tilted).sum(-1, keepdim=True).log1p()
+            return eta.squeeze(-1), lam.squeeze(-1)
+
+    def linear_bounds(self, low: float, high: float) -> Bounds:
+        """eta in [low, high], lam in (0, (high - low) / delta]."""
+        return (low, high), (0.0, min(1.0 / max(self.radius, 1e-300), LARGEST_SCALE) * (high - low))
 
     def saturation_radius(self, p_min: float) -> float:
         """-log p_min: for m equally likely distinct values, log m."""
@@ -77,22 +106,18 @@ class KL(Divergence):
 
     def _solve(self, values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """The worst-case law (..., m) and beta (...)."""
-        if values.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"worst cases are computed in float32 or float64, not {values.dtype}")
-        count = values.shape[-1]
-        law = torch.full_like(values, 1.0 / count) if weights is None else weights.expand_as(values)
+        values, law = on_support(values, weights)
         mean = (law * values).sum(-1, keepdim=True)
         std = (law * (values - mean).square()).sum(-1, keepdim=True).sqrt()
         if self.radius == 0.0:
             return law, torch.full_like(mean.squeeze(-1), math.inf)
-        support = values.masked_fill(law <= 0.0, math.inf) if weights is not None else values
-        lowest = support.amin(-1, keepdim=True)
-        at_minimum = (support == lowest) & (law > 0.0)
+        lowest = values.amin(-1, keepdim=True)
+        at_minimum = values == lowest
         p_min = (law * at_minimum).sum(-1, keepdim=True)
         saturated = p_min.log() + self.radius >= 0.0
         # Values in units of their own spread, from zero up: the search below is free of scale.
         scale = torch.where(std > 0.0, std, 1.0)
-        excess = ((values - lowest) / scale).masked_fill(law <= 0.0, 0.0)
+        excess = (values - lowest) / scale
         t = _tilt(excess, law, self.radius, self.iterations)
         tilted = law * torch.exp(-t * excess)
         tilted = tilted / tilted.sum(-1, keepdim=True)

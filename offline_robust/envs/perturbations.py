@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -106,8 +106,8 @@ class Perturbation:
         for name, value in (("level", self.level), ("start", 0.0 if self.start is None else self.start)):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise EvaluationError(f"{self.parameter}: the {name} {value!r} is not a number")
-            if not math.isfinite(value):
-                raise EvaluationError(f"{self.parameter}: the {name} {value} is not finite")
+            if not -sys.float_info.max <= value <= sys.float_info.max:  # a huge int is no float at all
+                raise EvaluationError(f"{self.parameter}: the {name} {f'{value}'[:20]} is not finite")
         check_mode(self.mode)
         if self.schedule not in get_args(Schedule):
             raise EvaluationError(
@@ -126,8 +126,16 @@ class Perturbation:
         return values + level if self.mode == "add" else np.full_like(values, level)
 
     def neutral(self, nominal: FloatArray) -> float:
-        """The level at which the parameter keeps its nominal value (the mean of several, for an absolute level)."""
-        return _NEUTRAL.get(self.mode or "", float(np.mean(nominal)))
+        """The level at which the parameter keeps its nominal value.
+
+        Raises:
+            EvaluationError: several nominal values, and a mode in which no one level stands for all.
+        """
+        if self.mode not in _NEUTRAL and len(np.unique(nominal)) > 1:
+            raise EvaluationError(
+                f"{self.parameter}: its nominal values differ, so an absolute level cannot start there: give start"
+            )
+        return _NEUTRAL.get(self.mode or "", float(nominal[0]))
 
     @property
     def moves(self) -> bool:

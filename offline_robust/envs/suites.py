@@ -192,8 +192,14 @@ def parse_levels(text: str, whole: str) -> tuple[float, ...]:
         return tuple(numbers)
     if len(parts) != 3 or not 1 <= count <= MAX_CONDITIONS:
         raise EvaluationError(f"{whole!r}: a range is start:stop:count with a count from 1 to {MAX_CONDITIONS}")
-    # Rounded so that 0.8 is 0.8 and not 0.7999999999999999, in labels and in the physics alike.
-    return tuple(round(float(level), 6) for level in np.linspace(numbers[0], numbers[1], count))
+    with np.errstate(all="ignore"):
+        levels = np.linspace(numbers[0], numbers[1], count)
+    if not np.isfinite(levels).all():
+        raise EvaluationError(f"{whole!r}: a level is not finite")
+    # Rounded so that 0.8 is 0.8 and not 0.7999999999999999, in labels and in the physics alike; by digits of the range,
+    # so that levels of any size are kept, and the middle of -1:1 is 0.
+    digits = 12 - math.ceil(math.log10(max(map(abs, numbers)) or 1.0))
+    return tuple(round(float(level), digits) + 0.0 for level in levels)
 
 
 def _ready(condition: Condition, system: System) -> Condition:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +94,10 @@ class Cells:
                 warnings.warn(f"{path}: not a finished condition of this run ({reason}); run again", stacklevel=3)
         return found
 
+    def paths(self, conditions: Sequence[Condition]) -> tuple[Path, ...]:
+        """Where the cells of these conditions lie."""
+        return tuple(self._place(condition)[0] for condition in conditions)
+
     def write(self, condition: Condition, columns: Columns) -> None:
         """Keeps one condition, atomically; one with a return that is not finite is not kept."""
         if not np.isfinite(columns["return"]).all():
@@ -116,15 +120,24 @@ class Cells:
         return self.folder / (_digest(key)[:40] + _ENDING), key
 
 
-def clear_cells(folder: str | Path) -> None:
-    """Removes the cells in a folder, what a killed process left of one, and the folder where nothing else is in it."""
+def clear_cells(folder: str | Path, only: Collection[Path] | None = None) -> None:
+    """Removes the cells in a folder, what a killed process left of one, and the folder where nothing else is in it.
+
+    Args:
+        folder: where they were kept.
+        only: the cells of one table (`Results.cells`); those of another evaluation that was stopped stay, for it to go
+            on from. None removes all.
+    """
     where = Path(folder)
     if not where.is_dir():
         return
-    for path in where.glob(f"*{_ENDING}"):
+    for path in where.glob(f"*{_ENDING}") if only is None else only:
         path.unlink(missing_ok=True)
-    for path in where.glob(f".tmp-*{_ENDING}-*"):
-        shutil.rmtree(path, ignore_errors=True)
+        for left in where.glob(f".tmp-{path.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+    if only is None:
+        for path in where.glob(f".tmp-*{_ENDING}-*"):
+            shutil.rmtree(path, ignore_errors=True)
     if not any(where.iterdir()):
         where.rmdir()
 

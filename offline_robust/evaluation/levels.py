@@ -199,7 +199,10 @@ def moving(conditions: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def nominal_level(parameter: str, mode: str, env_id: str) -> float:
-    """The level that changes nothing: 1 for scaling, 0 for adding, else the nominal value, or NaN where unknown."""
+    """The level that changes nothing: 1 for scaling, 0 for adding, else the nominal value.
+
+    NaN where that is unknown, or where the members of a group differ, so that no one level leaves all as they are.
+    """
     if mode in ("scale", "add"):
         return 1.0 if mode == "scale" else 0.0
     try:
@@ -207,7 +210,8 @@ def nominal_level(parameter: str, mode: str, env_id: str) -> float:
     except EvaluationError:  # a foreign table, or an environment that is not installed here
         return float("nan")
     if parameter in of.nominal:
-        return float(np.mean(of.nominal[parameter]))
+        values = np.unique(of.nominal[parameter])
+        return float(values[0]) if len(values) == 1 else float("nan")
     return of.parameters[parameter].nominal if parameter in of.parameters else float("nan")
 
 

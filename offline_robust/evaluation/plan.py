@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +16,7 @@ import numpy as np
 from offline_robust.envs import (
     Condition,
     NoiseLayer,
+    Perturbation,
     Suite,
     System,
     load_suite,
@@ -24,6 +26,11 @@ from offline_robust.envs import (
 )
 from offline_robust.errors import EvaluationError
 from offline_robust.networks import PolicySpec
+
+_STARTS = zlib.crc32(b"evaluation starts")
+"""Keeps the start states of an evaluation apart from those that collection draws from the same seed."""
+
+_MAX_EPISODES = 1_000_000
 
 _PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
 
@@ -52,6 +59,8 @@ def make_plan(
     for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 1)):
         if value is not None and (not isinstance(value, int) or value < least):
             raise EvaluationError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if episodes > _MAX_EPISODES:
+        raise EvaluationError(f"episodes must be {_MAX_EPISODES:,} at most, got {episodes}")
     of = system(env_id, env_kwargs)
     observation_space = _check_spaces(env_id, of.observation_space, of.action_space)
     _check_policy(policy, env_id, observation_space, of.action_space)
@@ -63,16 +72,21 @@ def make_plan(
         # Built for no episodes: refuses what does not fit before the first condition runs.
         NoiseLayer(of, of.noise(condition.perturbations), seed, ())
     _refuse_inert(chosen, of, conditions)
-    seeds = [int(np.random.SeedSequence([seed, k, 0]).generate_state(1)[0]) for k in range(episodes)]
+    seeds = [int(np.random.SeedSequence([seed, k, _STARTS]).generate_state(1)[0]) for k in range(episodes)]
     return Plan(of, chosen, conditions, seeds)
 
 
 def _refuse_inert(suite: Suite, of: System, conditions: Sequence[Condition]) -> None:
-    for condition in without_effect(of, conditions):
-        message = f"{of.env_id}: {condition.label} changes nothing in this model"
-        reasons = [of.parameters[p.parameter].meaning for p in of.physics(condition.perturbations)]
+    found: dict[str, list[tuple[Condition, Perturbation]]] = {}
+    for condition, inert in without_effect(of, conditions):
+        found.setdefault(inert.parameter, []).append((condition, inert))
+    for parameter, told in found.items():
+        condition, inert = told[0]
+        beside = "" if inert.label == condition.label else f" under '{condition.label}'"
+        more = f", nor does it in {len(told) - 1} more conditions" if len(told) > 1 else ""
+        message = f"{of.env_id}: {inert.label} changes nothing in this model{beside}{more}"
         if not suite.inert:
-            raise EvaluationError(f"{message} ({'; '.join(reasons)})")
+            raise EvaluationError(f"{message} ({of.parameters[parameter].meaning})")
         warnings.warn(f"{message} (suite '{suite.name}')", stacklevel=4)
 
 

@@ -52,10 +52,12 @@ class Results:
             its return (undiscounted, the environment's own reward), its length in steps, and whether it terminated
             rather than ran out of time.
         meta: versions, suite, seed and so on, as `evaluate` records them.
+        cells: files that hold parts of this table until it is saved, see `clear_cells`; not saved with it.
     """
 
     frame: pd.DataFrame
     meta: dict[str, Any] = field(default_factory=dict)
+    cells: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self.frame, "the results table")
@@ -115,7 +117,8 @@ class Results:
         first = tables[0].meta
         common = {k: v for k, v in first.items() if all(k in p.meta and p.meta[k] == v for p in tables)}
         common.pop("parts", None)
-        return cls(frame, {**common, "parts": [part.meta for part in tables]})
+        cells = tuple(path for part in tables for path in part.cells)
+        return cls(frame, {**common, "parts": [part.meta for part in tables]}, cells)
 
     def summary(self, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
         """The table of statistics per learner; see `offline_robust.evaluation.summary.summarise`."""

@@ -26,6 +26,7 @@ from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.cells import Cells, Columns
 from offline_robust.evaluation.plan import Plan, describe, make_plan
 from offline_robust.evaluation.results import Results, results_frame
+from offline_robust.networks import Policy
 
 _ROWS = 512
 """Episodes that run in one batch, about."""
@@ -115,7 +116,10 @@ def evaluate(
     for name, attribute in (("condition", "label"), ("perturbation",) * 2, ("level",) * 2, ("mode",) * 2):
         frame[name] = [getattr(condition, attribute) for condition in conditions for _ in range(episodes)]
     described = describe(plan.suite, conditions, env_id, env_kwargs, episodes, seed, max_steps)
-    return Results(frame, described | {"broken": {label: count for label, count in broken.items() if count}})
+    described["broken"] = {label: count for label, count in broken.items() if count}
+    if not isinstance(policy, Policy):
+        described["policy"] = "as given"
+    return Results(frame, described, kept.paths(conditions) if kept else ())
 
 
 def _tell_broken(broken: Mapping[str, int], env_id: str, episodes: int) -> None:

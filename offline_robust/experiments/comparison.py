@@ -298,7 +298,7 @@ def save_report(
     Returns:
         The path of report.html.
 
-    The cells in the folder, finished conditions of an evaluation under way, are removed once results.csv is there.
+    The cells that these results were put together from are removed once results.csv is there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What `rewrite_report` needs to make the same page again.
@@ -306,7 +306,7 @@ def save_report(
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
     results.meta["page"] = page | ({"score": score} if score else {})
     results.save(folder / "results.csv")
-    clear_cells(folder / CELLS)
+    clear_cells(folder / CELLS, results.cells)
     records = [RunRecord.read(path) for path in folders]
     report = _write(folder, results, records, command, title, score)
     trained = [run for run in runs if isinstance(run, Run)]

@@ -33,7 +33,9 @@ class TrainingConfig(_Frozen):
     """How long, how large, how often."""
 
     steps: int = Field(10_000, ge=1, le=100_000_000, description="Updates of the policy.")
-    model_steps: int = Field(0, ge=0, le=100_000_000, description="Updates of the nominal model alone, before those.")
+    model_steps: int = Field(
+        0, ge=0, le=100_000_000, description="Updates of the nominal model (FQI: of the state VAE) alone."
+    )
     batch_size: int = Field(256, ge=1, le=100_000, description="B, transitions a minibatch. DR-SAC: 256.")
     holdout: float = Field(
         0.02, ge=0, lt=1, description="Share of episodes kept from all training, to test the nominal model on. Ours."
@@ -146,11 +148,18 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if name in values:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
-    if known[config.learner.name][1].uses_model and config.model is None:
+    learner_class = known[config.learner.name][1]
+    if learner_class.needs_model(config.learner) and config.model is None:
         name = config.learner.name
         raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
-    if config.training.model_steps and config.model is None:
+    pretrains = learner_class.pretrains(config.learner)
+    if config.training.model_steps and config.model is None and not pretrains:
         raise ConfigError(f"{where}: training.model_steps is {config.training.model_steps} but there is no model")
+    if pretrains and not config.training.model_steps:
+        raise ConfigError(
+            f"{where}: {config.learner.name}'s density filter learns in training.model_steps, which is 0: set it to "
+            "some thousands, or learner.density_filter to false"
+        )
     return config
 
 

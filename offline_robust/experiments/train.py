@@ -95,7 +95,7 @@ class _Training:
         if saved is not None:
             step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
         # Everything that can be wrong with the input has been found by now: only here is anything written.
-        self._write_start(dataset, env_id)
+        self._write_start(dataset, env_id, learner.warnings(training_set))
         wandb = WandbRun(config, self.folder, label_of(config), env_id) if config.wandb.mode != "disabled" else None
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
         total = settings.model_steps + settings.steps
@@ -180,14 +180,14 @@ class _Training:
             raise CheckpointError(f"{where}: does not fit this run: {str(error).splitlines()[0]}") from None
         return int(saved["step"])
 
-    def _write_start(self, dataset: TransitionDataset, env_id: str | None) -> None:
+    def _write_start(self, dataset: TransitionDataset, env_id: str | None, messages: list[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.rglob(".tmp-*"):  # of a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         known = self.folder / "meta.json"
         started = Run(self.folder, self.config).meta.get("started") if known.is_file() else None
         write_text(self.folder / "config.yaml", self.config.to_yaml())
-        facts = {
+        facts: dict[str, Any] = {
             "format": 1,
             "learner": self.config.learner.name,
             "label": label_of(self.config),
@@ -201,7 +201,11 @@ class _Training:
             },
             "started": started or datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        if messages:
+            facts["warnings"] = messages
         write_json(self.folder / "meta.json", facts | environment_facts())
+        for message in messages if started is None else []:  # once a run, not at every resumption
+            warnings.warn(message, stacklevel=2)
 
     def _diagnose(
         self,
@@ -213,7 +217,8 @@ class _Training:
     ) -> None:
         if learner.model is None:
             return
-        radius = getattr(self.config.learner, "delta", None)
+        # In terms of KL, whatever the ball: None where an empty ball is no danger.
+        radius = getattr(self.config.learner, "gaussian_delta", None)
         # A stream of its own, started anew: looking at a model never changes the training.
         stream = streams["diagnosis"].clone_state()
         unseen = held_out is not None and bool(held_out.next_valid.any())
@@ -285,10 +290,10 @@ def build_learner(
     """A fresh learner, with its nominal model where it has one, for a dataset."""
     if isinstance(config.learner, D3RLPyConfig):
         return D3RLPyLearner(config.learner, ProblemSpec.of(dataset, streams, env_id), dataset)
-    if dataset.discrete:
+    _, learner_class = LEARNERS[config.learner.name]
+    if dataset.discrete and not learner_class.takes_discrete:
         raise ConfigError(f"{config.learner.name} needs continuous actions, the dataset's are {dataset.action_space}")
     problem = ProblemSpec.of(dataset, streams, env_id)
-    _, learner_class = LEARNERS[config.learner.name]
     if config.model is None or not learner_class.uses_model:
         return learner_class(config.learner, problem)
     _, model_class = MODELS[config.model.name]

@@ -82,16 +82,33 @@ class Learner(ABC):
     uses_model: ClassVar[bool] = False
     """Whether the learner samples next states from a nominal model."""
 
+    takes_discrete: ClassVar[bool] = False
+    """Whether the learner takes discrete actions beside continuous ones."""
+
     def __init__(self, config: LearnerConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
         self.config = config
         self.problem = problem
         self.model = model
 
     def pretrain(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the nominal model alone, before the policy learns."""
+        """One step of the nominal model, or of what else comes before the policy, alone."""
         if self.model is None:
-            raise TypeError(f"{type(self).__name__} has no nominal model to train")
+            raise TypeError(f"{type(self).__name__} has nothing to train before its policy")
         return self.model.update(batch, self.problem.streams["model"])
+
+    @classmethod
+    def pretrains(cls, config: LearnerConfig) -> bool:
+        """Whether, without a nominal model, the learner has networks of its own that `pretrain` must train."""
+        return False
+
+    @classmethod
+    def needs_model(cls, config: LearnerConfig) -> bool:
+        """Whether this configuration of the learner samples next states from a nominal model."""
+        return cls.uses_model
+
+    def warnings(self, dataset: TransitionDataset) -> list[str]:
+        """What about this configuration and these data the user should know before training; one line each."""
+        return []
 
     @abstractmethod
     def update(self, batch: Batch) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from offline_robust.models.base import NominalModel, Sampler, Scales
 from offline_robust.models.diagnostics import Diagnosis, diagnose
+from offline_robust.models.state_density import StateDensity
 from offline_robust.models.vae import TransitionVAE, VAEConfig
 
 MODELS = {"vae": (VAEConfig, TransitionVAE)}
@@ -13,6 +14,7 @@ __all__ = [
     "NominalModel",
     "Sampler",
     "Scales",
+    "StateDensity",
     "TransitionVAE",
     "VAEConfig",
     "diagnose",

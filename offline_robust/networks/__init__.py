@@ -1,5 +1,7 @@
 """Neural networks shared by every learner."""
 
+from offline_robust.networks.bcq import ActionVAE, BCQActor, CandidateSearch, GaussianEncoder, Perturbation
+from offline_robust.networks.dual import DualNetwork
 from offline_robust.networks.mlp import (
     MLP,
     Buffers,
@@ -12,6 +14,8 @@ from offline_robust.networks.mlp import (
 )
 from offline_robust.networks.optimisers import adamw, load_optimiser
 from offline_robust.networks.policies import (
+    CandidateSpec,
+    GreedyActor,
     Policy,
     PolicySpec,
     TanhGaussianActor,
@@ -22,9 +26,17 @@ from offline_robust.networks.policies import (
 
 __all__ = [
     "MLP",
+    "ActionVAE",
+    "BCQActor",
     "Buffers",
+    "CandidateSearch",
+    "CandidateSpec",
+    "DualNetwork",
     "EnsembleMLP",
+    "GaussianEncoder",
+    "GreedyActor",
     "InferenceTail",
+    "Perturbation",
     "Policy",
     "PolicySpec",
     "TanhGaussianActor",

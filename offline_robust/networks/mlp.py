@@ -39,6 +39,13 @@ class MLP(nn.Module):
         """The layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
+    def frozen(self) -> Layers:
+        """The layers' tensors, without gradient; they share the network's memory."""
+        return [(layer.weight.detach(), layer.bias.detach()) for layer in self.linears]
+
+
+Layers = Sequence[tuple[Tensor, Tensor]]
+"""Weight (out, in) and bias (out,) of each linear layer of a network, without gradient."""
 
 Buffers = dict[tuple[int, int, torch.dtype], Tensor]
 """Scratch memory by (place, width, type)."""
@@ -52,20 +59,21 @@ class InferenceTail:
     buffers that are kept from call to call: fresh megabytes at every layer cost a third of the time in page faults.
 
     Args:
-        mlp: the network; its first layer is left to the caller, who writes its output into `workspace`.
+        network: the network, or the layers of one; the first is left to the caller, who writes its output into
+            `workspace`.
         dtype: float32, or bfloat16 where the hardware multiplies it faster (`fast_inference_dtype`).
         buffers: kept by the caller to outlive this object; never saved.
     """
 
-    def __init__(self, mlp: MLP, dtype: torch.dtype, buffers: Buffers | None = None) -> None:
+    def __init__(self, network: MLP | Layers, dtype: torch.dtype, buffers: Buffers | None = None) -> None:
         self.dtype = dtype
-        *hidden, last = mlp.linears[1:]
-        self._hidden = [(layer.weight.detach().to(dtype).t(), layer.bias.detach().to(dtype)) for layer in hidden]
-        self._last = (last.weight.detach(), last.bias.detach())
+        *hidden, last = (network.frozen() if isinstance(network, MLP) else network)[1:]
+        self._hidden = [(weight.to(dtype).t(), bias.to(dtype)) for weight, bias in hidden]
+        self._last = last
         self._buffers = {} if buffers is None else buffers
 
     def workspace(self, rows: int) -> Tensor:
-        """(rows, H) float32 for the first layer's output before its activation."""
+        """(rows, H), of the weights' own type, for the first layer's output before its activation."""
         return self._buffer(0, rows, self._last[0].shape[1] if not self._hidden else len(self._hidden[0][0]), None)
 
     @torch.no_grad()
@@ -81,7 +89,7 @@ class InferenceTail:
         return F.linear(x.clamp_min_(0.0), *self._last)
 
     def _buffer(self, place: int, rows: int, width: int, dtype: torch.dtype | None) -> Tensor:
-        dtype = dtype or torch.float32
+        dtype = dtype or self._last[0].dtype
         held = self._buffers.get((place, width, dtype))
         if held is None or len(held) < rows:
             held = torch.empty((rows, width), dtype=dtype, device=self._last[0].device)
@@ -121,6 +129,41 @@ class EnsembleMLP(nn.Module):
             if index < last:
                 x = F.relu(x, inplace=True)
         return x
+
+    def member(self, index: int) -> Layers:
+        """The layers' tensors of one member, without gradient; they share the ensemble's memory."""
+        pairs = zip(self.weights, self.biases, strict=True)
+        return [(weight.detach()[index].t(), bias.detach()[index, 0]) for weight, bias in pairs]
+
+
+class PairInference:
+    """A network of (s, x) at many x for each s, without gradient: what s adds to the first layer is computed once.
+
+    Args:
+        network: an MLP or its layers, the first of which takes s and x side by side.
+        width: of s.
+        dtype: see `InferenceTail`.
+        buffers: see `InferenceTail`.
+    """
+
+    def __init__(self, network: MLP | Layers, width: int, dtype: torch.dtype, buffers: Buffers) -> None:
+        layers = network.frozen() if isinstance(network, MLP) else network
+        weight, self._bias = layers[0]
+        self._first, self._second = weight[:, :width], weight[:, width:]
+        self._tail = InferenceTail(layers, dtype, buffers)
+
+    @torch.no_grad()
+    def __call__(self, s: Tensor, x: Tensor) -> Tensor:
+        """The outputs (R * m, out) at s (R, width) and x: (R * m, X) in the order of s, or (1, m, X) for all alike."""
+        share = F.linear(s, self._first, self._bias).unsqueeze(1)
+        if x.ndim == 3:
+            own = x @ self._second.t()
+            hidden = self._tail.workspace(len(s) * x.shape[1])
+            torch.add(share, own, out=hidden.view(len(s), x.shape[1], -1))
+        else:
+            hidden = torch.mm(x, self._second.t(), out=self._tail.workspace(len(x)))
+            hidden.view(len(s), -1, hidden.shape[1]).add_(share)
+        return self._tail(hidden)
 
 
 def linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:

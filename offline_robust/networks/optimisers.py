@@ -11,11 +11,14 @@ from torch import Tensor, nn
 _SLOTS = {"step", "exp_avg", "exp_avg_sq"}
 
 
-def adamw(groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float) -> torch.optim.AdamW:
-    """A fused AdamW over (parameters, learning rate) groups."""
+def adamw(
+    groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float, eps: float = 1e-8
+) -> torch.optim.AdamW:
+    """A fused AdamW over (parameters, learning rate) groups; without decay it is Adam."""
     return torch.optim.AdamW(
         [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
         weight_decay=weight_decay,
+        eps=eps,
         fused=True,
     )
 

@@ -158,7 +158,9 @@ def summary_table(results: Results | Analysis, score: ScoreReference | None = No
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in zip(*columns, strict=True)
     ]
-    lines.append("in brackets: 95 % intervals over trainings and episodes")
+    single = all(len(cube.trainings) == 1 for cube in cubes(results).values())
+    over = "episodes alone: one training says nothing of another" if single else "trainings and episodes"
+    lines.append(f"in brackets: 95 % intervals over {over}")
     return "\n".join([*lines, score_words(score)] if score else lines)
 
 

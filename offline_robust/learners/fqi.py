@@ -1,0 +1,127 @@
+"""Fitted Q iteration on a batch, in the form that RFQI is compared with: PQL-BCQ.
+
+Source: Liu et al. 2020 ("Provably good batch off-policy reinforcement learning without great exploration") and the
+FQI baseline of RFQI's released code (Panaganti et al. 2022).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from offline_robust.datasets.transitions import Batch
+from offline_robust.learners.base import LearnerConfig, ProblemSpec
+from offline_robust.learners.bcq import BCQ, BCQConfig, Width
+from offline_robust.models.base import NominalModel
+from offline_robust.models.state_density import StateDensity
+from offline_robust.networks.spec import MAX_LAYERS
+
+# --- Config ---------------------------------------------------------------------------------------------------------
+
+
+class FQIConfig(BCQConfig):
+    """BCQ's learning with a filter: next observations unlike the data's are worth v_min."""
+
+    name: Literal["fqi"] = "fqi"
+    backup: Literal["ql", "ac"] = Field(
+        "ql",
+        description="Candidates of the backup: ql, the behaviour's with noise; ac, the behaviour's moved by the target "
+        "of the perturbation. RFQI's FQI: ql.",
+    )
+    backup_noise: float = Field(
+        0.15,
+        ge=0,
+        le=10,
+        description="Std of the Gaussian noise of `backup: ql`, in half-widths of the action range. RFQI's FQI: 0.15.",
+    )
+    density_filter: bool = Field(True, description="Filter next observations by a state VAE. RFQI's FQI: on.")
+    density_threshold: float | None = Field(
+        None,
+        description="b on the score; None is the 2nd percentile over the data. RFQI's FQI: either; DR-SAC's: -0.4.",
+    )
+    density_sharpness: float = Field(100.0, gt=0, description="Slope of the filter's sigmoid. RFQI's FQI: 100.")
+    density_normalise: bool = Field(
+        True, description="Standardise observations for the state VAE. Ours; RFQI's FQI: off (a fixed b belongs to it)."
+    )
+    density_hidden: tuple[Width, ...] = Field(
+        (750, 750),
+        min_length=1,
+        max_length=MAX_LAYERS,
+        description="Hidden widths of the state VAE. RFQI's FQI: 750, 750.",
+    )
+    density_learning_rate: float = Field(
+        1e-3, gt=0, le=1, description="Adam: state VAE, trained in the training.model_steps alone. RFQI's FQI: 1e-3."
+    )
+
+
+# --- Learner --------------------------------------------------------------------------------------------------------
+
+
+class FQI(BCQ):
+    """y = r + gamma [zeta V(s') + (1 - zeta) v_min], zeta = sigmoid(sharpness (score(s') - b)).
+
+    The state VAE behind the score learns before the critics do (`training.model_steps`) and not after.
+    """
+
+    config: FQIConfig
+
+    def __init__(self, config: FQIConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
+        super().__init__(config, problem, model)
+        self.density = (
+            StateDensity(
+                problem.observation_dim,
+                config.density_hidden,
+                config.density_learning_rate,
+                problem.scales if config.density_normalise else None,
+                config.density_threshold,
+                problem.streams["init"],
+                problem.device,
+            )
+            if config.density_filter
+            else None
+        )
+
+    @classmethod
+    def pretrains(cls, config: LearnerConfig) -> bool:
+        """See `Learner.pretrains`: the state VAE."""
+        return isinstance(config, FQIConfig) and config.density_filter
+
+    def pretrain(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the state VAE: half of the rows give their observation, the others what came next."""
+        if self.density is None:
+            return super().pretrain(batch)
+        half = torch.arange(len(batch.rewards), device=self.problem.device) * 2 < len(batch.rewards)
+        first = (half | ~batch.next_valid).unsqueeze(1)
+        rows = torch.where(first, batch.observations, batch.next_observations)
+        return self.density.update(rows, self.problem.streams["model"])
+
+    def future(self, batch: Batch, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `BCQ.future`: V(s') as far as s' is familiar, v_min for the rest."""
+        if self.density is None:
+            return values, {}
+        familiar = self.density.familiarity(batch.next_observations, batch.next_valid, self.config.density_sharpness)
+        info = {"model/familiar": familiar.mean(), "model/threshold": self.density.threshold.clone()}
+        return torch.lerp(torch.full_like(values, self.config.v_min), values, familiar), info
+
+    def _backup_perturbs(self) -> bool:
+        return self.config.backup == "ac"
+
+    def _backup_noise(self, rows: int) -> Tensor | None:
+        if self.config.backup == "ac" or self.config.backup_noise == 0.0:
+            return None
+        stream = self.problem.streams["policy"]
+        noise = torch.randn((rows, self.problem.action_dim), generator=stream, device=self.problem.device)
+        return noise.mul_(self.config.backup_noise)
+
+    def state(self) -> dict[str, Any]:
+        """See `Learner.state`."""
+        return super().state() | ({} if self.density is None else {"density": self.density.state()})
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Learner.load_state`."""
+        super().load_state(state)
+        if self.density is not None:
+            self.density.load_state(state["density"])

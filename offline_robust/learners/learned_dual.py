@@ -1,0 +1,121 @@
+"""Dual variables of a ball, learned as functions of (s, a) beside the values that they are duals of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offline_robust.divergences import Divergence, DualKind
+from offline_robust.networks import DualNetwork, adamw, load_optimiser
+
+_START_REACH = 10.0
+"""A dual starts within this many standard deviations, and e to this times them: half of what the network reaches."""
+
+Objective = Callable[..., Tensor]
+"""Duals (B,), one argument each, to the dual objective (B,)."""
+
+
+class LearnedDual:
+    """A dual network and its optimiser: a few steps a batch towards the largest mean dual objective.
+
+    It serves both dual forms of a ball: `profile`, from several samples of the nominal law for each pair, and
+    `linear_dual`, from one next state. Starts at what is best for a normal law of the values.
+
+    Args:
+        ball: the ambiguity set.
+        linear: whether the objective is `linear_dual`.
+        inputs: O + A.
+        hidden: hidden widths.
+        generator: draws the weights.
+        device: where the values are.
+        learning_rate: AdamW.
+        weight_decay: AdamW.
+        steps: steps for each batch.
+    """
+
+    def __init__(
+        self,
+        ball: Divergence,
+        *,
+        linear: bool,
+        inputs: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        device: torch.device,
+        learning_rate: float,
+        weight_decay: float,
+        steps: int,
+    ) -> None:
+        self.ball, self.linear, self.steps = ball, linear, steps
+        kinds = dual_kinds(ball, linear)
+        self.network = DualNetwork(kinds, inputs, hidden, generator, start=normal_start(ball, linear)).to(device)
+        self.optimiser = adamw([(self.network.parameters(), learning_rate)], weight_decay)
+
+    def objective(self, values: Tensor, *duals: Tensor) -> Tensor:
+        """The dual objective (B,) on values (B,) of one next state each or (B, m) of several, and duals (B,)."""
+        return self.ball.linear_dual(values, *duals) if self.linear else self.ball.profile(values, *duals)
+
+    @torch.enable_grad()
+    def fit(self, pairs: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Moves the network towards the best duals of a batch.
+
+        Args:
+            pairs: (B, O + A).
+            values: (B,) or (B, m), without gradient.
+            weights: (B,) weights >= 0; None weighs all rows alike.
+
+        Returns:
+            () the last loss.
+        """
+        self.network.observe(values, weights, None if self.linear else values.std(correction=0))
+        for _ in range(self.steps):
+            loss = self.network.loss(self.objective(values, *self.network(pairs)), weights)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def worst_case(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The dual objective at the network's duals (B,), a lower bound in the mean, and what to watch."""
+        duals = self.network(pairs)
+        info = self.network.info(duals, values, getattr(self.ball, "v_min", None))
+        return self.objective(values, *duals), info
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to continue exactly."""
+        return {"dual": self.network.state_dict(), "dual_optimiser": self.optimiser.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` gave."""
+        self.network.load_state_dict(state["dual"])
+        load_optimiser(self.optimiser, state["dual_optimiser"])
+
+
+def dual_kinds(ball: Divergence, linear: bool) -> tuple[DualKind, ...]:
+    """Kinds of the dual variables that a form of a ball has; none where it has no such form."""
+    if linear:
+        return ball.linear_duals or ()
+    return () if ball.profile_dual is None else (ball.profile_dual,)
+
+
+def normal_start(ball: Divergence, linear: bool) -> list[float]:
+    """The best duals of a standard normal law, as a dual network puts them out: positive ones as logs."""
+    grid = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)], dtype=torch.float64)
+    best = ball.linear_optimum(grid) if linear else (ball.worst_case(grid)[1],)
+    start = []
+    for kind, dual in zip(dual_kinds(ball, linear), best, strict=False):
+        value = float(dual) if kind == "real" else math.log(max(float(dual), 1e-30))
+        start.append(min(max(value, -_START_REACH), _START_REACH))
+    return start
+
+
+def normal_shift(ball: Divergence) -> float:
+    """By how many standard deviations a ball lowers the mean of a normal law: KL of radius delta by sqrt(2 delta)."""
+    grid = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)], dtype=torch.float64)
+    return max(0.0, -float(ball.worst_case(grid)[0]))

@@ -1,0 +1,102 @@
+"""Actor networks: observations to actions, with the environment's action range inside."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from offline_robust.networks.mlp import MLP, linear
+from offline_robust.networks.spec import PolicySpec
+
+LOG_STD_RANGE = (-20.0, 2.0)
+"""Bounds of the Gaussian head's log standard deviation (DR-SAC's code, and SAC's)."""
+
+
+class TanhGaussianActor(nn.Module):
+    """SAC's actor: a = centre + half_range * tanh(u), u ~ N(mu(s), std(s)).
+
+    Hidden layers are ReLU; two linear heads give mu and log std, the latter clamped to `LOG_STD_RANGE`. Head weights
+    and biases start within 1e-3 of zero and trunk biases at 0.1, as in DR-SAC's code (EDAC's start).
+    """
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = MLP([spec.observation_dim, *spec.hidden], generator)
+        self.mean = linear(spec.hidden[-1], spec.action_dim, generator)
+        self.log_std = linear(spec.hidden[-1], spec.action_dim, generator)
+        register_range(self, spec)
+        with torch.no_grad():
+            for layer in self.trunk.linears:
+                layer.bias.fill_(0.1)
+            for head in (self.mean, self.log_std):
+                head.weight.uniform_(-1e-3, 1e-3, generator=generator)
+                head.bias.uniform_(-1e-3, 1e-3, generator=generator)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The deterministic action (B, A), in the environment's scale."""
+        return self.to_range(torch.tanh(self.mean(F.relu(self.trunk(observations)))))
+
+    def sample(self, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A reparameterised action and its log density.
+
+        Args:
+            observations: (B, O).
+            noise: (B, A) standard normal draws.
+
+        Returns:
+            Actions (B, A) in the environment's scale, and log pi (B,) of the action in [-1, 1]: the constant
+            log(half_range) is left out, as in DR-SAC's code, so that the entropy target -A keeps its meaning.
+        """
+        hidden = F.relu(self.trunk(observations))
+        mean, log_std = self.mean(hidden), self.log_std(hidden).clamp(*LOG_STD_RANGE)
+        u = torch.addcmul(mean, log_std.exp(), noise)
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), finite for any u.
+        squash = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+        log_prob = (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi) - squash).sum(-1)
+        return self.to_range(torch.tanh(u)), log_prob
+
+    def to_range(self, squashed: Tensor) -> Tensor:
+        """From [-1, 1] to the environment's action range."""
+        return torch.addcmul(self.centre, self.half_range, squashed)
+
+
+class DeterministicActor(nn.Module):
+    """TD3's actor: a = centre + half_range * tanh(mlp(s))."""
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = MLP([spec.observation_dim, *spec.hidden, spec.action_dim], generator)
+        register_range(self, spec)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The action (B, A), in the environment's scale."""
+        return torch.addcmul(self.centre, self.half_range, torch.tanh(self.trunk(observations)))
+
+
+class GreedyActor(nn.Module):
+    """DQN's actor: the action whose value, one output of an MLP for each, is largest."""
+
+    def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = MLP([spec.observation_dim, *spec.hidden, spec.action_count], generator)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The action (B,), int64."""
+        best: Tensor = self.trunk(observations).argmax(-1)
+        return best
+
+
+def register_range(module: nn.Module, spec: PolicySpec) -> None:
+    """Gives a module the centre and the half-width of the action range, (A,) each, as buffers."""
+    low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+    module.register_buffer("centre", (high + low) / 2.0)
+    module.register_buffer("half_range", (high - low) / 2.0)
