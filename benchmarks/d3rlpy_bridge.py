@@ -20,12 +20,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 
 from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner, to_replay_buffer
@@ -124,6 +126,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # d3rlpy tells of each fit
     np.random.seed(0)  # noqa: NPY002 - d3rlpy draws its minibatches from it
     dataset = load_dataset("pendulum-td3")
     found = {

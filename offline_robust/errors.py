@@ -47,7 +47,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     Returns ``"; did you mean 'a' or 'b'?"`` or, when nothing is close, ``"; known: a, b, c"``.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
+    folded = {other.casefold(): other for other in names}  # 'iql' is nearer to 'IQL' than to 'sac'
+    close = difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.6)
     if close:
-        return "; did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
+        return "; did you mean " + " or ".join(f"'{folded[other]}'" for other in close) + "?"
     return "; known: " + ", ".join(names)

@@ -17,7 +17,7 @@ from offline_robust.files import bundled
 LEARNERS = ("sac", "dr_sac", "fqi", "rfqi")
 NAMES = sorted(
     str(path.relative_to(bundled("configs")).with_suffix(""))
-    for learner in LEARNERS
+    for learner in (*LEARNERS, "d3rlpy")
     for path in bundled("configs").glob(f"{learner}/*")
 )
 PAPER = ("cartpole", "lunarlander", "reacher", "halfcheetah")

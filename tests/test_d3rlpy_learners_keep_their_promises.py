@@ -266,6 +266,7 @@ def test_hostile_checkpoints_are_refused() -> None:
 
 BAD = {
     "an unknown algorithm": ({"name": "d3rlpy:TD3PlusB"}, "did you mean 'd3rlpy:TD3PlusBC'"),
+    "an algorithm in small letters": ({"name": "d3rlpy:iql"}, "did you mean 'd3rlpy:IQL'"),
     "one that is no learner": ({"name": "d3rlpy:DecisionTransformer"}, "unknown learner 'd3rlpy:DecisionTransformer'"),
     "an unknown field": ({"config": {"alhpa": 1.0}}, "unknown key 'learner.config.alhpa'.*did you mean 'alpha'"),
     "an unknown type": ({"config": {"actor_encoder_factory": "vectr"}}, "unknown type 'vectr'; did you mean 'vector'"),
@@ -309,6 +310,10 @@ def test_a_continuous_algorithm_refuses_discrete_data(tmp_path) -> None:
         train(run_values(path, "IQL"), out=tmp_path / "run")
     run = train(run_values(path, "DQN"), out=tmp_path / "run")
     assert run.policy.act(np.zeros((2, 1), np.float32)).dtype == np.int64
+    data = fitting("DQN", line_dataset())
+    later = replace(data, actions=data.actions + 2, action_space=gym.spaces.Discrete(3, start=2))
+    with pytest.raises(ConfigError, match="d3rlpy:DQN needs actions that count from 0"):
+        make("DQN", later)
 
 
 def test_an_action_space_without_bounds_is_told() -> None:

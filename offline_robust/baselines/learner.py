@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import torch
 from torch import Tensor
 
@@ -48,6 +49,9 @@ class D3RLPyLearner(Learner):
         if config.discrete != dataset.discrete:
             kind = "discrete" if config.discrete else "continuous"
             raise ConfigError(f"{config.name} needs {kind} actions, the dataset's are {dataset.action_space}")
+        space = dataset.action_space
+        if isinstance(space, gym.spaces.Discrete) and space.start != 0:
+            raise ConfigError(f"{config.name} needs actions that count from 0, the dataset's are {space}")
         name, streams = config.algorithm, problem.streams
         resolved, version = resolve(name, config.config)
         if config.version not in (None, version):
@@ -70,7 +74,6 @@ class D3RLPyLearner(Learner):
             fit_neighbours(self.algorithm, dataset)
         self._resolved = resolved
         self._losses: dict[str, float] = {}
-        self._first_action = int(dataset.action_space.start) if config.discrete else 0  # type: ignore[union-attr]
         self.data = Sampler(dataset, name in _NEXT_ACTIONS, self._returns(dataset, rewards))
         """What to draw minibatches from: the dataset's rows, each with what was logged next."""
 
@@ -132,8 +135,8 @@ class D3RLPyLearner(Learner):
         return {f"train/{key}": value for key, value in zip(self._losses, values, strict=True)}
 
     def _actions(self, actions: Tensor) -> Tensor:
-        """(B, A) float32; discrete actions as d3rlpy counts them, from 0, in one column."""
-        return actions if actions.ndim == 2 else (actions - self._first_action)[:, None].float()
+        """(B, A) float32; discrete actions in one column."""
+        return actions if actions.ndim == 2 else actions[:, None].float()
 
     # --- State and policy -------------------------------------------------------------------------------------------
 

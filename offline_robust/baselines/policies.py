@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from offline_robust.baselines.names import DISCRETE
 from offline_robust.baselines.policy_files import D3RLPyPolicy
 from offline_robust.networks import Policy, PolicySpec
-from offline_robust.networks.policies import LOG_STD_RANGE, MAX_LAYERS, MAX_WIDTH, Kind, build_actor
+from offline_robust.networks.actors import LOG_STD_RANGE
+from offline_robust.networks.policies import build_actor
+from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH, Kind
 
 _MEAN = ("TD3PlusBC", "TD3", "DDPG", "ReBRAC", "PRDC", "AWAC", "IQL", "BC")
 """The action is tanh of the network's mean; where the policy has a law around it, that is not our squashed Gaussian."""
@@ -91,10 +93,10 @@ def _range(algorithm: Any, kind: Kind, actions: int) -> tuple[tuple[float, ...],
 
 
 @torch.no_grad()
-def _filled(spec: PolicySpec, layers: list[nn.Linear], heads: Mapping[str, nn.Linear], scaler: Any) -> nn.Module:
+def _filled(spec: PolicySpec, layers: list[nn.Linear], heads: Mapping[str, nn.Linear], scaler: Any) -> Any:
     """Our actor of the description with d3rlpy's weights."""
     device = layers[0].weight.device
-    actor = build_actor(spec, torch.Generator()).to(device)
+    actor: Any = build_actor(spec, torch.Generator()).to(device)
     into: list[nn.Linear] = list(actor.trunk.linears)
     if spec.kind == "tanh_gaussian":
         into += [actor.mean, actor.log_std]

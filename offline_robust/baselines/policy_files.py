@@ -71,7 +71,7 @@ class D3RLPyPolicy(Policy):
         """What tells it apart from other policies, beside its weights."""
         return json.dumps(self._about, sort_keys=True)
 
-    def act(  # type: ignore[override]
+    def act(
         self, observations: Any, *, deterministic: bool = True, generator: torch.Generator | None = None
     ) -> Any:
         """As `Policy.act`; with ``deterministic=False`` what d3rlpy's `sample_action` gives."""

@@ -86,8 +86,8 @@ class Segment:
     @classmethod
     def deserialize(cls, serializedData: dict[str, Any]) -> Segment:
         """The inverse of `serialize`, for d3rlpy's reader: ``ReplayBuffer.load(..., episode_cls=Segment)``."""
-        flags = {name: bool(serializedData[name]) for name in FLAGS}
-        return cls(**{name: serializedData[name] for name in COLUMNS if name not in FLAGS}, **flags)
+        columns = {name: serializedData[name] for name in COLUMNS}
+        return cls(**columns | {name: bool(columns[name]) for name in FLAGS})
 
 
 FLAGS = ("terminated", "last_valid", "truncated", "continues")

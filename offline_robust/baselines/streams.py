@@ -20,7 +20,7 @@ class PrivateStream:
     def __init__(self, seed: int, device: torch.device) -> None:
         self._generators = [torch.default_generator]
         if device.type == "cuda":
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             self._generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
         self._states = [torch.Generator(each.device).manual_seed(seed).get_state() for each in self._generators]
 
