@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from sweep_toys import SUITE, contents, in_process
@@ -18,6 +19,7 @@ from offline_robust.experiments import comparison, load_run, sweep_compare, swee
 from offline_robust.experiments.config import TrainingConfig, load_config
 from offline_robust.experiments.sweep import expand
 from offline_robust.experiments.sweep_compare import bundled_config, comparison_sweep, load_comparison
+from offline_robust.learners import LEARNERS
 
 TINY = ["learner.hidden=[16,16]", "training.batch_size=32", "training.log_every=10"]
 
@@ -70,6 +72,43 @@ def test_a_learner_without_a_configuration_makes_as_many_updates_as_the_first_th
     assert nothing.config.model is None
 
 
+@pytest.mark.parametrize("dataset", ["pendulum-td3", "reacher-sac", "cartpole-dqn-eps03"])
+def test_every_learner_makes_a_run_of_every_dataset_without_a_configuration_of_its_own(
+    dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = sweep_compare._bundled_configs()
+    shares = {name: load_config(name).training for name, of, _ in known if of == "fqi"}
+    monkeypatch.setattr(
+        sweep_compare, "_bundled_configs", lambda: tuple(found for found in known if found[2] == "Hopper-v5")
+    )
+    sweep_compare._share.cache_clear()
+    names = [*LEARNERS, "d3rlpy:IQL"]
+    found = {cell.config.learner.name: cell.config for cell in cells_of(datasets=[dataset], learners=names)}
+    sweep_compare._share.cache_clear()
+    assert set(found) == set(names)
+    assert found["dr_sac"].model is not None
+    assert found["dr_sac"].training.model_steps == 2_500  # a quarter: no bundled configuration is left to say
+    own = shares["fqi/hopper"]
+    assert found["fqi"].training.model_steps == round(own.model_steps / own.steps * TrainingConfig().steps)
+    assert {found[name].training.model_steps for name in ("sac", "rfqi", "d3rlpy:IQL")} == {0}
+    assert found["fqi"].model is None
+
+
+def test_a_learner_set_to_need_nothing_before_its_policy_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_compare, "_bundled_configs", lambda: ())
+    without = [
+        {"learner": "fqi", "set": {"learner.density_filter": False}},
+        {"learner": "dr_sac", "set": {"learner.next_states": "data"}},
+    ]
+    for cell in cells_of(learners=without):
+        assert (cell.config.model, cell.config.training.model_steps) == (None, 0), cell.name
+
+
+def test_model_steps_set_for_all_reach_the_learners_that_have_a_use_for_them() -> None:
+    given = cells_of(learners=["sac", "dr_sac", "fqi", "rfqi"], set={"training.model_steps": 7})
+    assert [cell.config.training.model_steps for cell in given] == [0, 7, 7, 0]
+
+
 def test_configs_stand_for_learners_and_single_learners_have_overrides_of_their_own() -> None:
     entries = ["sac/pendulum-paper", {"learner": "sac", "name": "wide", "set": {"learner.hidden": [128, 128]}}, "sac"]
     found = cells_of(learners=entries, set={"training.batch_size": 64})
@@ -111,6 +150,10 @@ def test_one_command_trains_evaluates_and_reports_and_says_how_much_each_trains(
     prints = {load_run(path).meta["dataset"]["fingerprint"] for path in (folder / "out" / "runs").iterdir()}
     assert len(prints) == 1
     assert (folder / "out" / "report.html").is_file()
+    costs = pd.read_csv(folder / "out" / "tables" / "costs.csv")
+    assert (costs[["updates_per_s", "training_minutes", "peak_memory_mib"]] > 0).all().all()
+    again = "offline-robust train out/runs/sac-seed2/cell.yaml"
+    assert load_run(folder / "out" / "runs" / "sac-seed2").meta["command"] == again
     before = contents(folder / "out" / "runs")
     table = (folder / "out" / "results.csv").read_bytes()
     assert call(capsys, monkeypatch, *command)[0] == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +198,24 @@ def test_a_run_goes_by_the_name_that_the_table_has_for_it() -> None:
     results, _ = parts(datasets=False)
     report = build_report(results, [record("dr_sac-0-one", "another label")])
     assert [r.learner for part in report.parts for r in part.records] == ["dr_sac"]
+
+
+def test_learning_curves_count_updates_of_the_policy_whatever_came_before(tmp_path: Path) -> None:
+    lines = [{"step": k, "phase": "model", "model/loss": 1.0} for k in (10, 20)]
+    lines += [{"step": k, "phase": "train", "train/critic_loss": 1.0, "dual/beta": 2.0} for k in (30, 40)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    modelled = replace(RunRecord.read(tmp_path), name="a", learner="a")
+    records = [modelled, RunRecord("b", "b", metrics={"train/critic_loss": (np.array([10.0, 20.0]), np.ones(2))})]
+    for prefix in ("train/", "dual/", "model/"):
+        for _, own in metric_data(records, (prefix,)).groupby("learner"):
+            assert own["step"].tolist() == [10.0, 20.0], prefix
+
+
+def test_simulations_that_broke_down_are_told(tmp_path: Path) -> None:
+    results = two_learners()
+    meta = {"parts": [{"env_id": "Pendulum-v1", "broken": {"length x1.5": 2}} for _ in range(2)]}
+    write_reports(tmp_path, Results(results.frame, meta))
+    for name in ("report.html", "report.md"):
+        assert "length x1.5: 4 episodes" in (tmp_path / name).read_text()
+    write_reports(tmp_path, results)
+    assert "Broken simulations" not in (tmp_path / "report.html").read_text()

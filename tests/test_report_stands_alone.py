@@ -106,7 +106,8 @@ def test_the_page_loads_nothing_and_needs_no_script(tmp_path: Path) -> None:
     for name, value in page.attributes:
         if name in ("href", "src"):
             assert value.startswith("#")
-    assert page.tags.count("svg") == 6  # levels, difference, profile, training and dual
+    # Levels, difference, profile, training and dual, each for a large and for a small screen.
+    assert page.tags.count("svg") == 10
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     used = set(re.findall(r"url\(#([^)]+)\)", text)) | {v[1:] for k, v in page.attributes if k == "href"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from pathlib import Path
@@ -164,9 +165,9 @@ def test_a_full_disk_stops_a_training_and_a_resumed_one_ends_like_any_other(
 
             patch.setattr(MetricsFile, "write", fails)
         else:
-            from offline_robust.experiments import train as module
-
-            save, calls = module.save_checkpoint, []  # type: ignore[attr-defined]
+            # The package's `train` is the function, which hides the module of that name.
+            module = importlib.import_module("offline_robust.experiments.train")
+            save, calls = module.save_checkpoint, []
 
             def fails_later(*arguments: Any) -> None:
                 calls.append(1)
@@ -174,7 +175,7 @@ def test_a_full_disk_stops_a_training_and_a_resumed_one_ends_like_any_other(
                     raise FULL
                 save(*arguments)
 
-            patch.setattr("offline_robust.experiments.train.save_checkpoint", fails_later)
+            patch.setattr(module, "save_checkpoint", fails_later)
         with pytest.raises(OSError, match="No space left"):
             train(values(tmp_path), out=tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()

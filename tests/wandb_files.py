@@ -34,17 +34,24 @@ def read_wandb(path: Path) -> Logged:
             found.run = record.run
             found.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         elif kind == "history":
-            line = {_key(item): json.loads(item.value_json) for item in record.history.item}
-            found.history.append({"_step": record.history.step.num} | line)
+            line: dict[str, Any] = {"_step": record.history.step.num}
+            for item in record.history.item:
+                _put(line, item)
+            found.history.append(line)
         elif kind == "summary":
-            found.summary |= {_key(item): json.loads(item.value_json) for item in record.summary.update}
+            for item in record.summary.update:
+                _put(found.summary, item)
         elif kind == "artifact":
             found.artifacts.append(record.artifact)
     return found
 
 
-def _key(item: Any) -> str:
-    return item.key or ".".join(item.nested_key)
+def _put(line: dict[str, Any], item: Any) -> None:
+    """A value with one key, or with the keys that lead to it through mappings."""
+    *outer, last = [item.key] if item.key else item.nested_key
+    for key in outer:
+        line = line.setdefault(key, {})
+    line[last] = json.loads(item.value_json)
 
 
 def _records(path: Path) -> Iterator[Any]:

@@ -251,15 +251,16 @@ def across(
         for statistic in ("nominal", "suite"):
             if statistic == "nominal" and not all(at.any() for _, _, at in own):
                 continue
-            pairs = [[x[..., at if statistic == "nominal" else ...].mean(-1) for x in (v, s)] for v, s, at in own]
+            chosen = [at if statistic == "nominal" else np.ones_like(at) for _, _, at in own]
+            pairs = [[x[..., at].mean(-1) for x in (v, s)] for (v, s, _), at in zip(own, chosen, strict=True)]
             value = iqm(np.concatenate([v for v, _ in pairs], -1))
             low, high = interval(iqm(np.concatenate([s for _, s in pairs], -1)))
-            row = {"learner": name, "statistic": statistic, "value": float(value), "low": float(low)}
-            counts = {"high": float(high), "parts": len(own), "trainings": sum(len(v) for v, _, _ in own)}
-            rows.append(row | counts)
-    everything = [v for own in scored.values() for v, _, _ in own]
-    ends = [min(v.min() for v in everything), max(v.max() for v in everything)] if everything else [0.0, 1.0]
-    taus = np.linspace(*ends, _POINTS)
+            row: dict[str, object] = {"learner": name, "statistic": statistic, "value": float(value)}
+            row |= {"low": float(low), "high": float(high)}
+            rows.append(row | {"parts": len(own), "trainings": sum(len(v) for v, _, _ in own)})
+    everything = [v.ravel() for own in scored.values() for v, _, _ in own]
+    joined = np.concatenate(everything) if everything else np.array([0.0, 1.0])
+    taus = np.linspace(joined.min(), joined.max(), _POINTS)
     curves = []
     for name, own in scored.items():
         low, high = interval(np.mean([profile(s, taus) for _, s, _ in own], axis=0))

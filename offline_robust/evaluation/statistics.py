@@ -243,7 +243,8 @@ def _shares(chosen: NDArray[np.int64], size: int) -> Array:
     rows = chosen.reshape(-1, chosen.shape[-1])
     keys = rows + size * np.arange(len(rows))[:, None]
     counts = np.bincount(keys.ravel(), minlength=size * len(rows)) / chosen.shape[-1]
-    return counts.reshape(*chosen.shape[:-1], size)
+    shares: Array = counts.reshape(*chosen.shape[:-1], size)
+    return shares
 
 
 def _drawn_means(group: Array, trainings: NDArray[np.int64], weights: Array) -> Array:

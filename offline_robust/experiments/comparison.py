@@ -169,7 +169,9 @@ def distinct_labels(runs: Sequence[Run | PolicyFile]) -> list[str]:
         EvaluationError: the same configuration and seed, or the same policy's name, is there twice.
     """
     labels = [str(run.meta["label"]) if isinstance(run, Run) else run.name for run in runs]
-    settings = [_flat(run.config) if isinstance(run, Run) else {"policy": run.name} for run in runs]
+    settings: list[dict[str, object]] = [
+        _flat(run.config) if isinstance(run, Run) else {"policy": run.name} for run in runs
+    ]
     return _distinct(labels, settings, [run.config.seed if isinstance(run, Run) else 0 for run in runs])
 
 

@@ -106,6 +106,24 @@ def environment_facts() -> dict[str, Any]:
     return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": " ".join(sys.argv)}
 
 
+def peak_memory() -> dict[str, float]:
+    """``peak_memory_mib``: the most memory this process has had; empty where the system does not say.
+
+    Linux tells it of the program itself; getrusage there also counts what the process was started from.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        kibibytes = float(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, ValueError, IndexError):
+        try:
+            import resource
+        except ImportError:  # Windows
+            return {}
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        kibibytes = most / 1024 if sys.platform == "darwin" else most
+    return {"peak_memory_mib": round(kibibytes / 1024, 1)}
+
+
 def _read_meta(path: Path) -> dict[str, Any]:
     """A folder may come from anyone: what is used of its meta.json is checked."""
     with path.open("rb") as file:

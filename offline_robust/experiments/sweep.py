@@ -102,9 +102,11 @@ def load_sweep(source: str | Path | Mapping[str, Any]) -> SweepConfig:
         ConfigError: one line that names the key, what is wrong and the nearest known keys.
     """
     if isinstance(source, Mapping):
-        return checked_model(SweepConfig, source, "sweep")
-    values, path = sweep_values(source)
-    return checked_model(SweepConfig, values, path)
+        values, path = source, "sweep"
+    else:
+        values, path = sweep_values(source)
+    sweep: SweepConfig = checked_model(SweepConfig, values, path)
+    return sweep
 
 
 def sweep_values(source: str | Path) -> tuple[Mapping[str, Any], str]:
@@ -135,7 +137,9 @@ def checked_model(kind: type[Any], values: Any, where: str) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A key that is unknown is often the one that is missing, misspelt.
+        first = next((problem for problem in found if problem["type"] == "extra_forbidden"), found[0])
         path = ".".join(str(part)[:80] for part in first["loc"] if part not in ("int", "str", "tuple[int, ...]"))
         if first["type"] == "extra_forbidden":
             owner = SweepEvaluation if path.startswith("evaluation.") else kind

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -82,16 +83,19 @@ def run_cell(folder: Path) -> None:
     with _alone(folder):
         if is_finished(folder, config):
             return
-        run = train(config, out=folder, resume=True, progress=_Told())
+        with _told_as_train(folder):
+            run = train(config, out=folder, resume=True, progress=_Told())
+        parts: tuple[Path, ...] = ()
         if run.env_id is None:
             print("trained; not evaluated, for neither the dataset nor the configuration names an environment")
         else:
             torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
             results = evaluate_run(run, cells=folder / CELLS)
             results.save(folder / "results.csv")
-            clear_cells(folder / CELLS)
+            parts = results.cells
             log_run_evaluation(run, results)
         write_json(folder / MARK, {"config": digest(config), "results": _results_hash(folder)})
+        clear_cells(folder / CELLS, parts)
         print("finished", flush=True)
 
 
@@ -132,6 +136,18 @@ def last_lines(folder: Path, count: int = 3) -> list[str]:
     except OSError:
         return []
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+@contextlib.contextmanager
+def _told_as_train(folder: Path) -> Iterator[None]:
+    """Makes meta.json name the command that trains this run again, by itself; reports print it."""
+    path = folder / CONFIG
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    before, sys.argv = sys.argv, ["offline-robust", "train", shlex.quote(str(shown))]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 class _Told:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pydantic import Field
 
+from offline_robust.baselines import BASELINES
 from offline_robust.datasets import load_dataset
 from offline_robust.datasets.sources import find_recipe, locate, read_recipe
 from offline_robust.errors import ConfigError
@@ -21,6 +23,7 @@ from offline_robust.plain_yaml import read_yaml
 _MAX_BYTES = 200_000
 _NOT_LEARNERS = ("suites", "sweeps")
 _MAX_PARTS = 1_000
+_MODEL_STEPS = "training.model_steps"
 
 
 class Contender(_Frozen):
@@ -46,7 +49,11 @@ class ComparisonConfig(_Frozen):
     steps: int | None = Field(
         None, ge=1, le=100_000_000, description="Updates of every learner; by default each one's configuration says."
     )
-    set: dict[str, Any] = Field(default_factory=dict, description="Overrides by dotted key, of every learner.")
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Overrides by dotted key, of every learner; training.model_steps of those that train something "
+        "before their policy.",
+    )
     title: str = Field("", max_length=300, description="Title of the report.")
 
 
@@ -68,7 +75,8 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
     """The sweep that trains and evaluates a comparison.
 
     A learner trains as its bundled configuration for the dataset's environment says, on the dataset asked for. One
-    without such a configuration has its defaults, and as many updates as the first learner that has one.
+    without such a configuration has its defaults, and as many updates as the first learner that has one; what it trains
+    before its policy (a nominal model, a density) has the share of them that its bundled configurations give it.
 
     Raises:
         ConfigError: unknown learner, or a learner that is there twice.
@@ -85,12 +93,17 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
             name = contender.name or contender.config or contender.learner
             if len(comparison.datasets) > 1:
                 name = f"{Path(dataset).stem if Path(dataset).exists() else dataset}-{name}"
-            base_or_values = base or _defaults(contender.learner, dataset, environment, where)
+            overrides = comparison.set | contender.set
+            base_or_values = base or _defaults(
+                contender.learner, dataset, environment, overrides, _steps_of(bases), where
+            )
             item: dict[str, Any] = {"name": name, "base": base_or_values}
             item["dataset"] = dataset
             if base is None or comparison.steps is not None:
                 item["training.steps"] = steps
-            items.append(item | comparison.set | contender.set)
+            if _MODEL_STEPS in comparison.set and not _prepares(base_or_values):
+                overrides = {k: v for k, v in overrides.items() if k != _MODEL_STEPS or k in contender.set}
+            items.append(item | overrides)
     return SweepConfig(
         items=tuple(items), seeds=comparison.seeds, evaluation=comparison.evaluation, title=comparison.title
     )
@@ -131,9 +144,11 @@ def _bundled_configs() -> tuple[tuple[str, str, str | None], ...]:
 
 def _checked(values: Mapping[str, Any], where: str) -> ComparisonConfig:
     comparison: ComparisonConfig = checked_model(ComparisonConfig, values, where)
-    for names, word in ((comparison.datasets, "dataset"), (comparison.learners, "learner")):
+    entries: tuple[tuple[Sequence[object], str], ...]
+    entries = ((comparison.datasets, "dataset"), (comparison.learners, "learner"))
+    for names, word in entries:
         for name in names:
-            if names.count(name) > 1:  # type: ignore[arg-type]
+            if names.count(name) > 1:
                 raise ConfigError(f"{where}: {word} {str(name)[:80]} is there twice; leave one out")
     return comparison
 
@@ -157,12 +172,40 @@ def _steps_of(bases: Sequence[str | None]) -> int:
     return next((load_config(base).training.steps for base in bases if base), TrainingConfig().steps)
 
 
-def _defaults(learner: str, dataset: str, env_id: str | None, where: str) -> dict[str, Any]:
+def _prepares(base: str | Mapping[str, Any]) -> bool:
+    """Whether a configuration trains something before its policy, or could."""
+    config = load_config(base)
+    return config.model is not None or config.training.model_steps > 0
+
+
+def _defaults(
+    learner: str, dataset: str, env_id: str | None, overrides: Mapping[str, Any], steps: int, where: str
+) -> dict[str, Any]:
+    """The values that a learner without a bundled configuration starts from.
+
+    Everything that some learner needs before its policy is there first; what these settings of this one do without is
+    taken away again.
+    """
     values: dict[str, Any] = {"dataset": dataset, "env": env_id, "learner": {"name": learner}}
-    if learner in LEARNERS and LEARNERS[learner][1].uses_model:
-        values["model"] = {"name": "vae"}
+    full = values | {"model": {"name": "vae"}, "training": {"model_steps": 1}}
     try:
-        load_config(values)
+        config = load_config(full, {key: value for key, value in overrides.items() if key.startswith("learner.")})
     except ConfigError as error:
         raise ConfigError(f"{where}: {str(error).removeprefix('config: ')}") from None
+    kind = (LEARNERS | BASELINES)[learner][1]
+    modelled = kind.needs_model(config.learner)
+    if modelled:
+        values["model"] = {"name": "vae"}
+    if modelled or kind.pretrains(config.learner):
+        values["training"] = {"model_steps": max(1, round(_share(learner) * steps))}
     return values
+
+
+@lru_cache(maxsize=64)
+def _share(learner: str) -> float:
+    """Updates before the policy's, as a share of the policy's: the median of the learner's bundled configurations.
+
+    Ours. A quarter where it has none that trains anything before.
+    """
+    found = [load_config(name).training for name, of, _ in _bundled_configs() if of == learner]
+    return median([own.model_steps / own.steps for own in found if own.model_steps] or [0.25])

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Load:
     gpus: int = 0
 
 
-Engine = Callable[[Sequence[Path], Load], Iterator[list[Event]]]
+Engine = Callable[[Sequence[Path], Load], Generator[list[Event]]]
 """Yields what happened to the runs in these folders, an empty list now and then."""
 
 _TICK = 0.2
@@ -66,7 +66,7 @@ def elsewhere() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def run_local(folders: Sequence[Path], load: Load) -> Iterator[list[Event]]:
+def run_local(folders: Sequence[Path], load: Load) -> Generator[list[Event]]:
     """One process per folder."""
     waiting = list(folders)
     running: dict[Path, subprocess.Popen[bytes]] = {}
@@ -88,7 +88,7 @@ def run_local(folders: Sequence[Path], load: Load) -> Iterator[list[Event]]:
         _stop(list(running.values()))
 
 
-def run_ray(folders: Sequence[Path], load: Load) -> Iterator[list[Event]]:
+def run_ray(folders: Sequence[Path], load: Load) -> Generator[list[Event]]:
     """One Ray task per folder, on the cluster that ``RAY_ADDRESS`` names, else on one started here.
 
     The folders must lie where every machine of the cluster sees them.

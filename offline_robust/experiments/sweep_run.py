@@ -246,7 +246,7 @@ def _labels(cells: Sequence[Cell]) -> dict[str, str]:
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.config.dataset, []).append(cell)
-    found = {}
+    found: dict[str, str] = {}
     for group in groups.values():
         labels = distinct_labels_of([cell.config for cell in group])
         found |= {cell.name: label for cell, label in zip(group, labels, strict=True)}
@@ -330,7 +330,7 @@ def _data_notes(states: Sequence[CellState]) -> list[str]:
 def updates_table(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """How much every learner trains: one row for each learner, dataset and number of updates."""
     frame = pd.DataFrame(list(_updates(cells)))
-    return [dict(row) for row in frame.drop_duplicates().to_dict("records")]
+    return [{str(key): value for key, value in row.items()} for row in frame.drop_duplicates().to_dict("records")]
 
 
 def _updates(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:

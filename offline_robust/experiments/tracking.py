@@ -26,6 +26,9 @@ from offline_robust.files import write_json
 START, FINISH = 60, 300
 """Seconds to wait for the network when a run is started and ended."""
 
+SERVICE = 120
+"""Seconds to wait for W&B's own process; its 30 are too few where many runs share the cores."""
+
 IDENTITY = "wandb.json"
 """Keeps the W&B id in the run's folder, so that whatever comes later goes into the same run."""
 
@@ -118,6 +121,7 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
     """
     import wandb
 
+    os.environ.setdefault("WANDB__SERVICE_WAIT", str(SERVICE))
     identity = folder / IDENTITY
     known = _known_id(identity)
     mode = ("online" if has_key() else "offline") if settings.mode == "auto" else settings.mode

@@ -21,7 +21,7 @@ from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.metrics import MetricsFile, WandbRun, require_wandb
-from offline_robust.experiments.run import Run, environment_facts, label_of
+from offline_robust.experiments.run import Run, environment_facts, label_of, peak_memory
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, ProblemSpec
 from offline_robust.models import MODELS, diagnose
@@ -248,7 +248,7 @@ class _Training:
         self._diagnose(learner, held_out, training_set, streams, gap=gaps[-1] if gaps else 0.0)
         learner.policy.save(self.folder / "policy.safetensors")
         finished = {"training_minutes": round(clock.seconds() / 60, 3), "updates_per_s": round(clock.rate(total), 2)}
-        write_json(self.folder / "meta.json", run.meta | finished)
+        write_json(self.folder / "meta.json", run.meta | finished | peak_memory())
 
 
 class _Clock:

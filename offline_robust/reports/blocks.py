@@ -22,6 +22,7 @@ class Cell:
         where: the condition the value was found at.
         colour: of the learner it names; "" for none.
         code: whether it is set in a typewriter face.
+        long: whether it holds a list or a sentence, which is broken into lines.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Cell:
     where: str = ""
     colour: str = ""
     code: bool = False
+    long: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from offline_robust.reports.analysis import Analysis
-from offline_robust.reports.canvas import colour, dashes, panels, plain
+from offline_robust.reports.canvas import band, colour, dashes, panels, plain
 from offline_robust.reports.records import RunRecord
 
 _KEYS = 12
@@ -31,7 +31,7 @@ def draw_profiles(table: pd.DataFrame, known: Analysis, quantity: str, narrow: b
     figure, (axis,) = panels(1, 3.8, names, narrow=narrow, markers=False)
     for name in learners:
         own, k = table[table["learner"] == name], known.place(name)
-        axis.fill_between(own["tau"], own["low"], own["high"], color=colour(k), alpha=0.15, linewidth=0)
+        axis.fill_between(own["tau"], own["low"], own["high"], color=colour(k), alpha=band(len(learners)), linewidth=0)
         axis.plot(own["tau"], own["value"], color=colour(k), linestyle=dashes(k), linewidth=2.2)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("τ")
@@ -42,7 +42,9 @@ def draw_profiles(table: pd.DataFrame, known: Analysis, quantity: str, narrow: b
 def metric_figure(
     records: Sequence[RunRecord], learners: Sequence[str], prefixes: Sequence[str], narrow: bool = False
 ) -> Figure | None:
-    """Metrics against gradient steps, a panel per key: the mean over a learner's runs, and the range they span.
+    """Metrics against updates, a panel per key: the mean over a learner's runs, and the range they span.
+
+    Updates of the policy are counted from its first, whatever was trained before it.
 
     None when no run has any. Up to twelve keys are drawn, those that most runs have.
 
@@ -58,15 +60,16 @@ def metric_figure(
     order = list(dict.fromkeys([*learners, *table["learner"]]))
     shown = [(order.index(name), name) for name in order if name in set(table["learner"])]
     keys = list(dict.fromkeys(table["metric"]))
+    shade = band(len(shown))
     figure, axes = panels(len(keys), 2.5, shown, narrow=narrow, titled=True, markers=False)
     for axis, key in zip(axes, keys, strict=True):
         for name, own in table[table["metric"] == key].groupby("learner", sort=False):
             k = order.index(str(name))
             if (own["runs"] > 1).any():
-                axis.fill_between(own["step"], own["low"], own["high"], color=colour(k), alpha=0.18, linewidth=0)
+                axis.fill_between(own["step"], own["low"], own["high"], color=colour(k), alpha=shade, linewidth=0)
             axis.plot(own["step"], own["mean"], color=colour(k), linestyle=dashes(k), linewidth=1.3)
         axis.set_title(plain(key), fontsize=10)
-        axis.set_xlabel("gradient steps")
+        axis.set_xlabel("updates" if key.startswith("model/") else "updates of the policy")
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.locator_params(nbins=5)
     return figure
@@ -86,7 +89,9 @@ def metric_data(records: Sequence[RunRecord], prefixes: Sequence[str]) -> pd.Dat
         groups: dict[str, list[Any]] = {}
         for record in records:
             if key in record.metrics and len(record.metrics[key][0]):
-                groups.setdefault(record.learner, []).append(record.metrics[key])
+                steps, values = record.metrics[key]
+                shift = 0.0 if key.startswith("model/") else record.before
+                groups.setdefault(record.learner, []).append((steps - shift, values))
         for learner, curves in groups.items():
             steps, values = _together(curves)
             parts.append(

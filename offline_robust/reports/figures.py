@@ -13,7 +13,7 @@ from offline_robust.evaluation.levels import Grid, Sweep, grids, nominal_level, 
 from offline_robust.evaluation.results import Results
 from offline_robust.evaluation.summary import Cube
 from offline_robust.reports.analysis import Analysis
-from offline_robust.reports.canvas import INK, colour, dashes, dress, marker, panels, plain, searched
+from offline_robust.reports.canvas import INK, band, colour, dashes, dress, marker, panels, plain, searched
 from offline_robust.reports.text import number
 
 _CROWD = 4
@@ -36,7 +36,7 @@ def level_figure(results: Results | Analysis, narrow: bool = False) -> Figure | 
         return None
     height = 4.0 if len(shown) == 1 else 3.1
     figure, axes = panels(len(shown), height, _names(known), share=True, narrow=narrow)
-    bands = known.means.set_index(["learner", "condition"])
+    bands, shade = known.means.set_index(["learner", "condition"]), band(len(known.cubes))
     for axis, panel in zip(axes, shown, strict=True):
         for name, cube in known.cubes.items():
             k = known.place(name)
@@ -47,7 +47,7 @@ def level_figure(results: Results | Analysis, narrow: bool = False) -> Figure | 
             if len(cube.trainings) > 1 and len(known.cubes) <= _CROWD:
                 for training in cube.means[:, sweep.index]:
                     axis.plot(sweep.levels, training, color=colour(k), alpha=0.35, linewidth=0.7)
-            axis.fill_between(sweep.levels, own["low"], own["high"], color=colour(k), alpha=0.18, linewidth=0)
+            axis.fill_between(sweep.levels, own["low"], own["high"], color=colour(k), alpha=shade, linewidth=0)
             axis.plot(sweep.levels, own["value"], linewidth=2.2, zorder=3, **_look(k))
         if np.isfinite(panel.nominal):
             axis.axvline(panel.nominal, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
@@ -83,12 +83,13 @@ def difference_figure(results: Results | Analysis, narrow: bool = False) -> Figu
     tables = {other: known.compare(known.first.learner, other).set_index("condition").loc[labels] for other in others}
     height = 3.5 if len(shown) == 1 else 3.1
     names = [(known.place(other), other) for other in others]
-    minus = f"{plain(known.first.learner)} − "
+    shade = band(len(others))
+    minus = "minus " if narrow else f"{plain(known.first.learner)} − "
     figure, axes = panels(len(shown), height, names, share=True, narrow=narrow, before=minus)
     for axis, panel in zip(axes, shown, strict=True):
         for other, table in tables.items():
             own, k = table.iloc[panel.index], known.place(other)
-            axis.fill_between(panel.levels, own["low"], own["high"], color=colour(k), alpha=0.18, linewidth=0)
+            axis.fill_between(panel.levels, own["low"], own["high"], color=colour(k), alpha=shade, linewidth=0)
             axis.plot(panel.levels, own["difference"], linewidth=2, **_look(k))
         axis.axhline(0.0, color=INK, linewidth=1.0)
         _name_sweep(axis, panel, "difference of returns")

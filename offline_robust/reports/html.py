@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from offline_robust.reports.blocks import Block, Box, Cell, Code, Folded, Heading, Links, Para, Picture, Sheet
 from offline_robust.reports.canvas import svg
@@ -66,14 +67,24 @@ def _table(block: Sheet) -> str:
     """A table in a box of its own that scrolls sideways."""
     top = ""
     if block.heads:
-        top = "<thead><tr>" + "".join(f'<th scope="col">{safe(head)}</th>' for head in block.heads) + "</tr></thead>"
+        first = block.rows[0] if block.rows else ()
+        heads = [f'<th scope="col"{_kind(cell)}>{safe(head)}</th>' for head, cell in zip_longest(block.heads, first)]
+        top = f"<thead><tr>{''.join(heads)}</tr></thead>"
     lines = []
     for k, row in enumerate(block.rows):
         name = f' class="{block.classes[k]}"' if k < len(block.classes) and block.classes[k] else ""
-        lines.append(f"<tr{name}>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>")
+        lines.append(f"<tr{name}>" + "".join(_td(cell) for cell in row) + "</tr>")
     style = f' class="{block.kind}"' if block.kind else ""
     body = "\n".join(lines)
     return f'<div class="scroll" tabindex="0"><table{style}>{top}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _td(cell: Cell | str) -> str:
+    return f"<td{_kind(cell)}>{_cell(cell)}</td>"
+
+
+def _kind(cell: Cell | str | None) -> str:
+    return ' class="long"' if isinstance(cell, Cell) and cell.long else ""
 
 
 def _cell(cell: Cell | str) -> str:

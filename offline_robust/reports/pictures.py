@@ -47,8 +47,8 @@ def return_pictures(part: Part, command: str) -> list[Picture]:
     ):
         figure = draw(known)
         if figure is not None:
-            # Panels that lie side by side on a large screen lie under each other on a small one.
-            narrow: Figure | None = draw(known, narrow=True) if len(figure.axes) > 1 else None
+            # On a small screen panels lie under each other, and a long legend needs more rows.
+            narrow: Figure | None = draw(known, narrow=True)
             key = file_key(part, key)
             found.append(Picture(key, title, caption, figure, data(known), narrow, command=command))
     return found
@@ -57,9 +57,9 @@ def return_pictures(part: Part, command: str) -> list[Picture]:
 def profile_picture(part: Part, command: str) -> Picture:
     """The performance profile of every learner."""
     known = part.known
-    figure = profile_figure(known)
+    figure, narrow = profile_figure(known), profile_figure(known, narrow=True)
     key = file_key(part, "profile")
-    return Picture(key, "Performance profile", _PROFILE, figure, known.profiles, command=command)
+    return Picture(key, "Performance profile", _PROFILE, figure, known.profiles, narrow, command=command)
 
 
 def training_pictures(part: Part) -> list[Picture]:
@@ -72,9 +72,7 @@ def training_pictures(part: Part) -> list[Picture]:
         figure = metric_figure(part.records, part.known.learners, prefixes)
         if figure is not None:
             caption = f"{what}: the mean over a learner's runs, and the range they span."
-            narrow = None
-            if len(figure.axes) > 1:
-                narrow = metric_figure(part.records, part.known.learners, prefixes, narrow=True)
+            narrow = metric_figure(part.records, part.known.learners, prefixes, narrow=True)
             data = metric_data(part.records, prefixes)
             command = commands[0] + more if commands else ""
             found.append(Picture(file_key(part, key), title, caption, figure, data, narrow, True, command))

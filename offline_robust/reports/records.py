@@ -34,6 +34,7 @@ class RunRecord:
         metrics: curves by key, thinned to a few hundred points.
         model: model.json, the nominal model's diagnostics, or None.
         notes: what was missing or damaged, in words.
+        before: updates of what is trained before the policy, which steps count from.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RunRecord:
     metrics: dict[str, Curve] = field(default_factory=dict)
     model: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    before: float = 0.0
 
     @classmethod
     def read(cls, folder: str | Path) -> RunRecord:
@@ -57,15 +59,17 @@ class RunRecord:
         notes: list[str] = []
         meta = _read_object(where / "meta.json", notes) or {}
         model = _read_object(where / "model.json", notes) if (where / "model.json").exists() else None
+        metrics, before = _read_metrics(where / "metrics.jsonl", notes)
         label = meta.get("label") or meta.get("learner") or ""
         return cls(
             name=where.resolve().name,
             learner=str(label),
             config=_read_text(where / "config.yaml", notes),
             meta=meta,
-            metrics=_read_metrics(where / "metrics.jsonl", notes),
+            metrics=metrics,
             model=model,
             notes=tuple(notes),
+            before=before,
         )
 
 
@@ -102,12 +106,13 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     return content
 
 
-def _read_metrics(path: Path, notes: list[str]) -> dict[str, Curve]:
+def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[str, Curve], float]:
+    """The curves, and the last step of the phase ``model``."""
     if not path.is_file() or path.stat().st_size > _MAX_METRICS:
         notes.append(f"{path.name} is missing or too large")
-        return {}
+        return {}, 0.0
     points: dict[str, list[tuple[float, float]]] = {}
-    damaged = 0
+    damaged, before = 0, 0.0
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
@@ -116,13 +121,15 @@ def _read_metrics(path: Path, notes: list[str]) -> dict[str, Curve]:
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 damaged += 1
                 continue
+            if row.get("phase") == "model" and math.isfinite(step):
+                before = max(before, step)
             for key, value in row.items():
                 if "/" in key and isinstance(value, int | float) and not isinstance(value, bool):
                     points.setdefault(key, []).append((step, _float(value)))
     if damaged:
         # A killed run leaves at most its last line cut.
         notes.append(f"{damaged} line{'s' if damaged > 1 else ''} of {path.name} could not be read")
-    return {key: _curve(values) for key, values in points.items()}
+    return {key: _curve(values) for key, values in points.items()}, before
 
 
 def _float(value: float) -> float:

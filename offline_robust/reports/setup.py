@@ -11,6 +11,8 @@ from offline_robust.reports.blocks import Block, Box, Cell, Code, Folded, Headin
 from offline_robust.reports.records import RunRecord, numbers
 from offline_robust.reports.text import clean, number
 
+_MOST_BROKEN = 20
+
 
 def model_section(records: Sequence[RunRecord]) -> list[Block]:
     """Diagnostics of every run's nominal model: error and spread per dimension, calibration, warnings; none without."""
@@ -84,10 +86,29 @@ def _evaluation(results: Results) -> list[list[str]]:
     if any(part.get("checkpoint") for part in parts):
         names = ", ".join(sorted({clean(part.get("checkpoint", "unknown"), 60) for part in parts}))
         found.append(["Checkpoint rule", f"{names}, fixed before evaluation; {_policies(parts)} policy"])
+    broken = _broken(parts)
+    if broken:
+        found.append(["Broken simulations", broken])
     versions = rows("Evaluated with", lambda part: _object(part.get("versions")))
     if len(versions) > 1:
         versions.append(["Caution", "Not everything was evaluated with the same versions."])
     return found + versions
+
+
+def _broken(parts: Sequence[dict[str, Any]]) -> str:
+    """Under which conditions the simulation became unstable in how many episodes; empty where it never did."""
+    counts: dict[str, int] = {}
+    for part in parts:
+        for condition, count in _object(part.get("broken")).items():
+            if isinstance(count, int) and count > 0:
+                counts[str(condition)] = counts.get(str(condition), 0) + count
+    told = [f"{clean(name, 60)}: {count:,} episodes" for name, count in list(counts.items())[:_MOST_BROKEN]]
+    more = f" and {len(counts) - len(told)} more conditions" if len(counts) > len(told) else ""
+    return (
+        f"{'; '.join(told)}{more}. The physics are too stiff for the time step there; mind these returns."
+        if told
+        else ""
+    )
 
 
 def _trained_with(results: Results, records: Sequence[RunRecord]) -> list[list[str]]:

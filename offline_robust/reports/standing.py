@@ -64,7 +64,7 @@ def standing_section(known: Analysis, score: ScoreReference | None) -> list[Bloc
     )
     rows = [_row(known, row, score) for row in known.leaders.to_dict("records")]
     classes = ["" if row["scope"] == "parameter" else "total" for row in known.leaders.to_dict("records")]
-    heads = ["Where", "Conditions", "Best", "Return", "Lead", "over", "Not told apart"]
+    heads = ["Where", "Conditions", "Best", "Return", "Lead", "Over", "Not told apart"]
     return [Heading("Who is best where"), Sheet(heads, rows, classes), Para(note, "note")]
 
 
@@ -106,8 +106,8 @@ def _row(known: Analysis, row: Row, score: ScoreReference | None) -> list[Cell |
         name_cell(known, row["learner"]),
         interval_cell(row, score),
         Cell(number(row["difference"], True) + (" ▲" if low > 0 else ""), lead),
-        clean(row["next"], 60),
-        _names(row["tied"], "–"),
+        Cell(clean(row["next"], 60), long=True),
+        Cell(_names(row["tied"], "–"), long=True),
     ]
 
 

@@ -28,6 +28,7 @@ th { white-space: normal; font-weight: 600; border-bottom: 2px solid var(--ink);
 td { border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 td:first-child { white-space: normal; min-width: 11em; max-width: 18em; overflow-wrap: break-word; }
+.long { white-space: normal; text-align: left; min-width: 8.5em; max-width: 26em; overflow-wrap: break-word; }
 .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; }
 .words td:first-child { padding-right: 22px; color: var(--soft); }

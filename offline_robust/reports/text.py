@@ -158,7 +158,7 @@ def summary_table(results: Results | Analysis, score: ScoreReference | None = No
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in zip(*columns, strict=True)
     ]
-    single = all(len(cube.trainings) == 1 for cube in cubes(results).values())
+    single = all(len(cube.trainings) == 1 for cube in known.cubes.values())
     over = "episodes alone: one training says nothing of another" if single else "trainings and episodes"
     lines.append(f"in brackets: 95 % intervals over {over}")
     return "\n".join([*lines, score_words(score)] if score else lines)
