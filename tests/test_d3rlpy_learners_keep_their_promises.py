@@ -53,9 +53,10 @@ def test_every_q_learning_algorithm_of_d3rlpy_is_known() -> None:
 def test_learns_on_a_toy(name: str) -> None:
     """On the line the best action points home: far from it every action must."""
     data = line_dataset(episodes=60)
-    fast = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "gamma": 0.9}
-    learner = make(name, data, **fast, **({"weight_temp": 30.0} if name == "IQL" else {"alpha": 10.0}))
-    steps(learner, 500, 128)
+    fast = {"actor_learning_rate": 1e-2, "critic_learning_rate": 1e-2, "gamma": 0.9, "tau": 0.02}
+    own = {"weight_temp": 10.0, "expectile": 0.9} if name == "IQL" else {"alpha": 10.0}
+    learner = make(name, data, **fast, **own)
+    steps(learner, 150, 64)
     states = np.linspace(-2, 2, 41, dtype=np.float32)[:, None]
     actions = learner.policy.act(states)
     far = np.abs(states[:, 0]) > 0.6

@@ -71,9 +71,7 @@ class D3RLPyPolicy(Policy):
         """What tells it apart from other policies, beside its weights."""
         return json.dumps(self._about, sort_keys=True)
 
-    def act(
-        self, observations: Any, *, deterministic: bool = True, generator: torch.Generator | None = None
-    ) -> Any:
+    def act(self, observations: Any, *, deterministic: bool = True, generator: torch.Generator | None = None) -> Any:
         """As `Policy.act`; with ``deterministic=False`` what d3rlpy's `sample_action` gives."""
         if not deterministic and generator is None:
             raise EvaluationError("a stochastic action needs a generator: act(..., generator=torch.Generator())")
