@@ -15,6 +15,7 @@ from rich.console import Console
 from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.errors import ConfigError
+from offline_robust.files import bundled
 
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
@@ -109,7 +110,7 @@ def compare(
     given = [text for text in runs or [] if text]
     trains = {"--dataset": dataset, "--learners": learners, "--seeds": seeds, "--steps": steps, "--set": set_}
     asked = [name for name, value in trains.items() if value]
-    from_file = len(given) == 1 and given[0].endswith(_YAML)
+    from_file = len(given) == 1 and _is_comparison(given[0])
     if not asked and not from_file:
         if dry_run or wandb or jobs or engine != "local":
             raise ConfigError(
@@ -130,6 +131,12 @@ def compare(
     if title:
         values["title"] = title
     _compare_trained(values, given, out, engine, jobs, dry_run, wandb, score, quiet, as_json)
+
+
+def _is_comparison(text: str) -> bool:
+    """Whether a text names a comparison's YAML file or a bundled one, and not a run or policy."""
+    named = text.isprintable() and "/" not in text and (bundled("configs") / "sweeps" / f"{text}.yaml").is_file()
+    return text.endswith(_YAML) or (named and not Path(text).exists())
 
 
 def _comparison_values(
