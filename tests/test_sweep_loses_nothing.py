@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from sweep_toys import base, contents, in_process, write_sweep
 from offline_robust.cli import main
 from offline_robust.errors import ConfigError
 from offline_robust.evaluation import Results
-from offline_robust.experiments import load_run, sweep_engines, sweep_run
+from offline_robust.experiments import load_run, sweep_cell, sweep_engines, sweep_run
 from offline_robust.experiments.checkpoints import load_checkpoint
 from offline_robust.experiments.sweep import expand, load_sweep
 from offline_robust.experiments.sweep_cell import LOG, is_finished
@@ -32,8 +33,14 @@ COMMAND = [sys.executable, "-c", "from offline_robust.cli import main; main()", 
 
 @pytest.fixture
 def processless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweeps compute their cells in this process: the tests that are not about processes need none."""
+    """Sweeps compute their cells in this process and draw no figures: these tests are about neither."""
     monkeypatch.setattr(sweep_run, "engine", lambda name: in_process)
+    monkeypatch.setattr(sweep_run, "save_report", no_report)
+
+
+def no_report(out: Path, *_: Any) -> Path:
+    """In the place of a report, which would take longer than the sweep."""
+    return out / "report.html"
 
 
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
@@ -56,8 +63,11 @@ def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def test_killed_with_its_whole_group_and_started_again_gives_the_same_table(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, base=base(steps=1500, log_every=50, checkpoint_every=100))
+def test_killed_with_its_whole_group_and_started_again_gives_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processes of their own both times, and as one process computes it that is never stopped."""
+    path = write_sweep(tmp_path, base=base(steps=400, log_every=20, checkpoint_every=40))
     out = tmp_path / "out"
     folders = [out / "runs" / f"tau={tau}-seed0" for tau in ("0.005", "0.01")]
     checkpoints = [folder / "checkpoints" / "last.safetensors" for folder in folders]
@@ -68,17 +78,17 @@ def test_killed_with_its_whole_group_and_started_again_gives_the_same_table(tmp_
     assert cut.wait() == -signal.SIGKILL, "the sweep was over before it could be killed"
     assert not (out / "results.csv").exists()
     reached = [load_checkpoint(file)["step"] for file in checkpoints]
-    assert all(0 < step <= 1500 for step in reached)
-    assert subprocess.run([*command, "--jobs", "1"], check=False).returncode == 0
+    assert all(0 < step <= 400 for step in reached)
+    monkeypatch.setattr(sweep_run, "save_report", no_report)
+    assert [state.state for state in run(path, out, jobs=2).states] == ["finished", "finished"]
 
     # Beside it the same sweep, never stopped.
     cells = expand(load_sweep(path))
     for cell in cells:
         folder = tmp_path / "whole" / "runs" / cell.name
         folder.mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep_run, "engine", lambda name: in_process)
-        run(path, tmp_path / "whole")
+    monkeypatch.setattr(sweep_run, "engine", lambda name: in_process)
+    run(path, tmp_path / "whole")
     assert (out / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
     for folder in folders:
         for name in ("policy.safetensors", "checkpoints/last.safetensors", "results.csv"):
@@ -126,6 +136,29 @@ def test_results_overwritten_by_hand_are_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("processless")
+def test_an_evaluation_that_was_not_marked_yet_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the table was there and the mark was not: the cells of the evaluation still are, and serve."""
+    path = write_sweep(tmp_path, grid=None)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_cell, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "out")
+    folder = tmp_path / "out" / "runs" / "base-seed0"
+    table = (folder / "results.csv").read_bytes()
+    assert len(list((folder / "cells").iterdir())) == 2
+    monkeypatch.setattr("offline_robust.evaluation.rollout.run_conditions", killed)
+    run(path, tmp_path / "out")
+    assert (folder / "results.csv").read_bytes() == table
+    assert not (folder / "cells").exists()
+
+
+@pytest.mark.usefixtures("processless")
 def test_a_failed_run_is_told_with_its_last_lines_and_loses_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,16 +186,16 @@ def test_a_failed_run_is_told_with_its_last_lines_and_loses_nothing_else(
 def test_a_bug_in_a_run_is_its_own_and_leaves_a_traceback_in_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from offline_robust.experiments import train
-
-    whole = train.train
+    # The package's `train` is the function, which hides the module of that name.
+    module = importlib.import_module("offline_robust.experiments.train")
+    whole = module.train
 
     def broken(config: Any, **more: Any) -> Any:
         if config.learner.tau == 0.01:
             raise ZeroDivisionError("a bug")
         return whole(config, **more)
 
-    monkeypatch.setattr(train, "train", broken)
+    monkeypatch.setattr(module, "train", broken)
     outcome = run(write_sweep(tmp_path), tmp_path / "out")
     assert [state.state for state in outcome.states] == ["finished", "failed"]
     assert outcome.failed[0].said[-1] == "ZeroDivisionError: a bug"
@@ -199,11 +232,10 @@ def test_data_without_an_environment_are_trained_on_and_not_evaluated(tmp_path: 
     assert contents(tmp_path / "out" / "runs") == before
 
 
+@pytest.mark.usefixtures("processless")
 def test_a_folder_of_another_configuration_is_refused_before_anything_runs(tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep_run, "engine", lambda name: in_process)
-        run(path, tmp_path / "out")
+    run(path, tmp_path / "out")
     before = contents(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"holds a run with training\.steps=40, not 41; choose another --out"):
         run(write_sweep(tmp_path, base=base(steps=41)), tmp_path / "out")
@@ -228,8 +260,6 @@ def test_a_dry_run_writes_nothing(
 
 
 def test_a_run_that_another_process_has_in_hand_is_left_alone(tmp_path: Path) -> None:
-    from offline_robust.experiments import sweep_cell
-
     path = write_sweep(tmp_path)
     cell = expand(load_sweep(path))[0]
     sweep_cell.prepare(tmp_path / cell.name, cell.config)

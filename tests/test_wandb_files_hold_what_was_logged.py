@@ -143,7 +143,7 @@ def test_without_a_network_the_run_is_written_offline(tmp_path: Path, monkeypatc
     monkeypatch.setattr(tracking, "START", 2)
     with pytest.warns(UserWarning, match=r"cannot be reached .* written offline") as caught:
         run = train(values(tmp_path, "online"), out=tmp_path / "run")
-    assert len(caught) == 1
+    assert len([w for w in caught if "Weights & Biases" in str(w.message)]) == 1  # the garbage collector warns too
     assert json.loads((run.folder / "wandb.json").read_text())["mode"] == "offline"
     assert len(run.metrics) == 6
     assert any(len(content.history) == 6 for content in logged(run))

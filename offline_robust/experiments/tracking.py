@@ -125,19 +125,17 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
     identity = folder / IDENTITY
     known = _known_id(identity)
     mode = ("online" if has_key() else "offline") if settings.mode == "auto" else settings.mode
-    limits = {"init_timeout": START, "finish_timeout": FINISH}
-    limits = {key: value for key, value in limits.items() if key in wandb.Settings.model_fields}
     arguments |= {
         "project": settings.project,
         "entity": settings.entity,
         "dir": str(folder),
         "id": known,
-        "settings": wandb.Settings(silent=True, **limits),
         # A run of its own, whatever run the caller has open.
         "reinit": "create_new",
     }
     try:
-        run = wandb.init(mode=mode, resume="allow" if known and mode == "online" else None, **arguments)
+        going_on = known is not None and mode == "online"
+        run = wandb.init(mode=mode, resume="allow" if going_on else None, settings=_settings(mode), **arguments)
     except Exception as error:
         if mode != "online":
             raise
@@ -147,13 +145,22 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
             stacklevel=5,
         )
         mode = "offline"
-        run = wandb.init(mode=mode, resume=None, **arguments)
+        run = wandb.init(mode=mode, resume=None, settings=_settings(mode), **arguments)
     try:
         write_json(identity, {"id": run.id, "mode": mode, "project": settings.project})
     except OSError:
         run.finish(exit_code=1)
         raise
     return run
+
+
+def _settings(mode: str) -> Any:
+    """Waiting is limited where a network is waited for; offline W&B only waits for its own process."""
+    import wandb
+
+    limits = {"init_timeout": START, "finish_timeout": FINISH} if mode == "online" else {}
+    limits = {key: value for key, value in limits.items() if key in wandb.Settings.model_fields}
+    return wandb.Settings(silent=True, **limits)
 
 
 def attach(run: Any, name: str, kind: str, files: Mapping[str, Path]) -> None:
