@@ -355,7 +355,7 @@ def _require_nominal(config: DRSACConfig, ball: Divergence | GradientWasserstein
         return
     if model is None:
         raise ConfigError("dr_sac samples next states: give the run a nominal model (model: {name: vae})")
-    if ball.needs_stochastic_nominal and ball.radius > 0.0 and getattr(model, "deterministic", False):
+    if ball.needs_stochastic_nominal and ball.radius > 0.0 and model.deterministic:
         raise ConfigError(
             f"{ball} around a deterministic model holds that model alone; use tv or contamination with v_min, or "
             "wasserstein_gradient"
