@@ -150,6 +150,10 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
     if needs_model and config.model is None:
         name = config.learner.name
         raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
+    if config.model is not None and not needs_model:
+        raise ConfigError(
+            f"{where}: {config.learner.name} has no nominal model with these settings: remove it (model: null)"
+        )
     pretrains = LEARNERS[config.learner.name][1].pretrains(config.learner)
     if config.training.model_steps and config.model is None and not pretrains:
         raise ConfigError(f"{where}: training.model_steps is {config.training.model_steps} but there is no model")
