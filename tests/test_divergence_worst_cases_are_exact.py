@@ -11,6 +11,9 @@ import torch
 from divergence_cases import (
     FOUR,
     LAWS,
+    A,
+    B,
+    C,
     balls,
     divergence_of,
     is_f_divergence,
@@ -167,6 +170,59 @@ def test_f_divergences_equal_a_generic_convex_solver(k: float, seed: int) -> Non
             best = min(best, solved.fun)
     found = (ball.worst_case(torch.from_numpy(values), torch.from_numpy(law))[0].item() - values.min()) / np.ptp(values)
     assert found == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("k", [1.02, 1.5, 2.0, 3.0, 4.0, 8.0, 20.0, 100.0])
+def test_cressie_read_of_every_order_has_a_certificate(k: float, dtype: torch.dtype) -> None:
+    """A law in the ball whose mean equals the dual objective at the same time: nothing is worse, nothing is missed."""
+    normal = torch.randn(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    laws = [tensors(law) for law in (A, B, C, FOUR)] + [(normal, torch.full((16,), 1 / 16, dtype=torch.float64))]
+    eps = torch.finfo(dtype).eps
+    for (values, law), rho in itertools.product(laws, (1e-3, 0.03, 0.2, 1.0, 5.0)):
+        ball, unit = CressieRead(k, rho), float(values.amax() - values.amin())
+        value, eta = ball.worst_case(values.to(dtype), law.to(dtype))
+        worst = ball.worst_case_weights(values.to(dtype), law.to(dtype)).double()
+        # Ratios are right to a few eps, their k-th powers to k times that; 1 / (k (k - 1)) is 49 for k = 1.02.
+        assert cressie_read(k, worst, law) <= rho + 100 * eps * (1 + k * rho)
+        assert float(value) == pytest.approx(float((worst * values).sum()), abs=8 * eps * unit)
+        # eta, about 1 / ((k - 1) sqrt(2 rho)) ranges, cancels in its own dual objective.
+        slack = 60 * eps * unit + 8 * eps * abs(float(eta))
+        assert float(ball.profile(values, eta.double(), law)) >= float(value) - slack
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("k", "rho", "law", "expected"),
+    [
+        (2.0, 0.1, ((1.898e-11, 0.98502944, 1.472e-11, 0.01497056), (195.634, 808.4173, 69.4658, 3055.4764)), 808.4156),
+        (2.0, 1e6, ((1e-7, 0.5, 0.5), (0.0, 1.0, 2.0)), 0.55279),
+        (1.5, 2e3, ((1e-8, 0.5, 0.5), (0.0, 1.0, 2.0)), 0.71767),
+        (1.02, 10.0, ((1e-8, 0.5, 0.5), (0.0, 1.0, 2.0)), 0.52025),
+    ],
+)
+def test_points_of_tiny_weight_are_not_rounded_away(k, rho, law, expected, dtype) -> None:
+    # Expected: float64, where the masses are far above rounding; within 1e-5 of the range.
+    values, weights = (tensor.to(dtype) for tensor in tensors(law))
+    unit = float(values.amax() - values.amin())
+    assert float(CressieRead(k, rho).worst_case(values, weights)[0]) == pytest.approx(expected, abs=1e-5 * unit)
+
+
+def test_duals_stay_finite_at_the_edges() -> None:
+    values, law = (tensor.float() for tensor in tensors(FOUR))
+    assert all(bool(torch.isfinite(dual)) for dual in CressieRead(1.02, 1e-3).linear_optimum(values, law))
+    samples, dual = torch.tensor([0.0, 1.0, 2.0], requires_grad=True), torch.tensor(1e-25, requires_grad=True)
+    CressieRead(2.0, 0.1).profile(samples, dual).backward()
+    assert bool(torch.isfinite(torch.cat([samples.grad, dual.grad.view(1)])).all())
+    ball = Wasserstein1(0.0, 1.0 - torch.eye(3))
+    values = torch.tensor([0.0, 1.0, 5.0])
+    assert float(ball.profile(values, ball.worst_case(values)[1])) == pytest.approx(2.0)  # no budget: the mean
+
+
+def cressie_read(k: float, worst: torch.Tensor, law: torch.Tensor) -> float:
+    """D_k(worst || law)."""
+    ratio = worst / law
+    return float((law * (ratio.pow(k) - k * ratio + k - 1)).sum() / (k * (k - 1)))
 
 
 def linear_program(ball, values: np.ndarray, law: np.ndarray) -> float:

@@ -14,7 +14,8 @@ from toys import line_dataset, make_learner, run_values, saved, two_way
 from offline_robust.datasets import TransitionDataset
 from offline_robust.divergences import TotalVariation
 from offline_robust.experiments import train
-from offline_robust.learners.rfqi import discounted_returns, robust_value
+from offline_robust.learners.floors import discounted_returns
+from offline_robust.learners.rfqi import robust_value
 from offline_robust.networks import DualNetwork
 
 

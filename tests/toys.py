@@ -79,7 +79,7 @@ def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: An
     """A learner of small networks on a dataset, with a small VAE where it needs one."""
     config_class, learner_class = LEARNERS[name]
     problem = problem_of(dataset, seed)
-    if learner_class.uses_model:
+    if learner_class.needs_model(config_class(**fields)):
         fields = {"samples": 16} | fields
         model = model or small_vae(dataset, problem, smoothing=0.3)
     return learner_class(config_class(**(SMALL | OWN.get(name, {}) | fields)), problem, model)

@@ -77,7 +77,8 @@ class CressieRead(Divergence):
         samples, law = on_support(samples, weights)
         lowest = samples.amin(-1, keepdim=True)
         reach = dual.unsqueeze(-1) - lowest
-        inside = reach > 0.0
+        # This close to the minimum the gradient of the quotient below would be zero times infinity.
+        inside = reach > torch.finfo(samples.dtype).eps * (samples.detach().amax(-1, keepdim=True) - lowest.detach())
         # In units of eta - min V, where the power mean cannot over- or underflow; below the minimum it is eta alone.
         share = (1.0 - (samples - lowest) / torch.where(inside, reach, 1.0)).clamp_min(0.0)
         mean = (law * share.pow(self.conjugate)).sum(-1)
@@ -104,11 +105,13 @@ class CressieRead(Divergence):
         """(eta, w): see `linear_dual`; w is kept within 1e-6 and 1e4 ranges of the values."""
         with torch.no_grad():
             values, law = on_support(values, weights)
-            unit = value_range(values)
+            unit, lowest = value_range(values), values.amin(-1, keepdim=True)
             eta = self._solve(values, weights)[1].unsqueeze(-1)
-            eta = torch.minimum(eta, values.amin(-1, keepdim=True) + LARGEST_SCALE * unit)
-            share = ((eta - values) / unit).clamp_min(0.0)
-            w = unit * (law * share.pow(self.conjugate)).sum(-1, keepdim=True).pow(1.0 / self.conjugate)
+            eta = torch.minimum(eta, lowest + LARGEST_SCALE * unit)
+            # In units of the reach, where no power can overflow.
+            reach = eta - lowest
+            share = (1.0 - (values - lowest) / torch.where(reach > 0.0, reach, 1.0)).clamp_min(0.0)
+            w = reach * (law * share.pow(self.conjugate)).sum(-1, keepdim=True).pow(1.0 / self.conjugate)
             return eta.squeeze(-1), torch.maximum(w, SMALLEST_SCALE * unit).squeeze(-1)
 
     def linear_bounds(self, low: float, high: float) -> Bounds:
@@ -132,19 +135,40 @@ class CressieRead(Divergence):
         # Values in units of their own range, from zero up: the search below is free of scale.
         scale = value_range(values)
         excess = (values - lowest) / scale
-        t = self._tilt(excess, law, p_min)
-        tilted = law * (1.0 - t * excess).clamp_min(0.0).pow(1.0 / (self.k - 1.0))
-        tilted = tilted / tilted.sum(-1, keepdim=True)
+        t, across = self._tilt(excess, law, p_min)
+        tilted = self._mixed(t, across, excess, law)
         eta = torch.where(saturated, lowest, lowest + scale / t)
         return torch.where(saturated, bottom, tilted), eta.squeeze(-1)
 
-    def _tilt(self, excess: Tensor, law: Tensor, p_min: Tensor) -> Tensor:
-        """Solves log E_P[L_t^k] = log c^k for t (..., 1), where L_t is proportional to (1 - t excess)_+^(1/(k-1))."""
+    def _mixed(self, t: Tensor, across: Tensor, excess: Tensor, law: Tensor) -> Tensor:
+        """The worst law, from the points on both sides of the root.
+
+        For large k a point on the verge of losing its weight has it or has it not between one floating-point number t
+        and the next: the law in between is a mixture of the two. The dual objective is flat in t and so exact, and the
+        worst law's mean must equal it.
+        """
+        upper, _ = _log_moments((t * excess).clamp_max(1.0), law, 1.0 / (self.k - 1.0))
+        worst = -torch.expm1(self._log_power / self.k + upper / self.conjugate) / t
+        near, far = self._tilted(t, excess, law), self._tilted(across, excess, law)
+        mean = (near * excess).sum(-1, keepdim=True)
+        gap = mean - (far * excess).sum(-1, keepdim=True)
+        share = ((mean - worst) / torch.where(gap == 0.0, 1.0, gap)).clamp(0.0, 1.0)
+        return torch.lerp(near, far, share)
+
+    def _tilted(self, t: Tensor, excess: Tensor, law: Tensor) -> Tensor:
+        tilted = law * (1.0 - t * excess).clamp_min(0.0).pow(1.0 / (self.k - 1.0))
+        return tilted / tilted.sum(-1, keepdim=True)
+
+    def _tilt(self, excess: Tensor, law: Tensor, p_min: Tensor) -> tuple[Tensor, Tensor]:
+        """Solves log E_P[L_t^k] = log c^k for t (..., 1), where L_t is proportional to (1 - t excess)_+^(1/(k-1)).
+
+        Returns the point nearest to the root and the last one across it.
+        """
         eps, tiny = torch.finfo(excess.dtype).eps, torch.finfo(excess.dtype).tiny
         power, target = 1.0 / (self.k - 1.0), self._log_power
 
         def error(theta: Tensor) -> tuple[Tensor, Tensor]:
-            upper, lower = _log_moments(1.0 - theta.exp() * excess, law, power)
+            upper, lower = _log_moments((theta.exp() * excess).clamp_max(1.0), law, power)
             found = upper - self.k * lower
             tolerance = 4.0 * eps * (target + upper.abs() + self.k * lower.abs())
             return found.clamp_min(tiny).log() - math.log(target), tolerance / target
@@ -162,7 +186,8 @@ class CressieRead(Divergence):
         start = start.clamp(low, high)
         top = ((1.0 - self.k) * p_min.log()).clamp_min(tiny).log() - math.log(target)
         ends = 2.0 * (low - start).clamp(max=-0.1), top.clamp_min(0.1)
-        return increasing_roots(error, low, high, ends, start, self.iterations).exp()
+        root, across = increasing_roots(error, low, high, ends, start, self.iterations)
+        return root.exp(), across.exp()
 
 
 class ChiSquare(CressieRead):
@@ -189,16 +214,25 @@ class ChiSquare(CressieRead):
         return 1.0 / p_min - 1.0
 
 
-def _log_moments(base: Tensor, law: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """log E_P[base_+^(power + 1)] and log E_P[base_+^power], (..., 1) each, where base <= 1 and 1 has weight.
+def _log_moments(lost: Tensor, law: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """log E_P[b^(power + 1)] and log E_P[b^power], (..., 1) each, of b = 1 - `lost` in [0, 1], where 1 has weight.
 
-    Summed as departures from one: for small radii both logs nearly vanish, and plain sums would round them away.
+    Summed as departures from one where both are near it: for small radii both logs nearly vanish, and plain sums would
+    round them away. Summed plainly where they are not: there the departures would hide points of tiny weight.
     """
-    base = base.clamp_min(0.0)
+    base = 1.0 - lost
     if power == 1.0:
-        lower = base - 1.0
-        upper = lower * (base + 1.0)
+        plain, departure = base, -lost
     else:
-        log_base = base.log()
-        lower, upper = torch.expm1(power * log_base), torch.expm1((power + 1.0) * log_base)
-    return (law * upper).sum(-1, keepdim=True).log1p(), (law * lower).sum(-1, keepdim=True).log1p()
+        exponent = power * torch.log1p(-lost)
+        plain, departure = exponent.exp(), exponent.expm1()
+    return (
+        _log_mean(plain * base, departure * base - lost, law),
+        _log_mean(plain, departure, law),
+    )
+
+
+def _log_mean(plain: Tensor, departure: Tensor, law: Tensor) -> Tensor:
+    """(..., 1) log E_P[plain], where `departure` is plain - 1 without rounding."""
+    below = (law * departure).sum(-1, keepdim=True)
+    return torch.where(below < -0.5, (law * plain).sum(-1, keepdim=True).log(), below.clamp_min(-0.75).log1p())

@@ -65,18 +65,17 @@ class KL(Divergence):
 
     def profile(self, samples: Tensor, dual: Tensor, weights: Tensor | None = None) -> Tensor:
         """f(beta) = min - beta (log E_P exp(-(V - min) / beta) + delta), for finite beta = `dual` > 0."""
-        if weights is not None:
-            samples, _ = on_support(samples, weights)
+        samples, law = on_support(samples, weights)
         lowest = samples.amin(-1)
         tilt = (lowest.unsqueeze(-1) - samples) / dual.unsqueeze(-1)
-        log_mean = tilt.logsumexp(-1) - math.log(samples.shape[-1]) if weights is None else _log_mean(tilt, weights)
+        log_mean = tilt.logsumexp(-1) - math.log(samples.shape[-1]) if weights is None else _log_mean(tilt, law)
         return lowest - dual * (log_mean + self.radius)
 
     def linear_dual(self, x: Tensor, *duals: Tensor) -> Tensor:
         """eta - lam delta - lam (exp((eta - x) / lam) - 1), duals (eta, lam > 0).
 
-        Above an exponent of 20 the exponential goes on as its tangent: still a lower bound of the worst expectation,
-        with a finite gradient that points back.
+        Above an exponent of 20 the exponential goes on as its tangent, with a finite gradient that points back: the
+        form is then that of the ball cut at likelihood ratios of e^20.
         """
         eta, lam = duals
         exponent = (eta - x) / lam

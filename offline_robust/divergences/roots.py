@@ -15,7 +15,7 @@ def increasing_roots(
     ends: tuple[Tensor, Tensor],
     start: Tensor,
     iterations: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Where increasing functions, one for each entry, cross zero between `low` and `high`.
 
     Chandrupatla's method (1997): inverse quadratic interpolation where the last three points allow it, bisection
@@ -30,8 +30,8 @@ def increasing_roots(
         iterations: the most points tried. Settled entries stop moving and, on the CPU, the search stops with them.
 
     Returns:
-        The points, without gradient; a bracket as narrow as floating point allows (relative to the point, absolute
-        below one) counts as settled too.
+        The points, without gradient, and the last points found on the other side of the root; a bracket as narrow as
+        floating point allows (relative to the point, absolute below one) counts as settled too.
     """
     eps = torch.finfo(low.dtype).eps
     # Point b lies across the root from the newest, a; c is the one before.
@@ -56,4 +56,4 @@ def increasing_roots(
         least = width / (b - a).abs()
         step = torch.where(smooth, step, 0.5).clamp(least.clamp(max=0.5), (1.0 - least).clamp(min=0.5))
         x = torch.where(done, a, a + step * (b - a))
-    return a
+    return a, b

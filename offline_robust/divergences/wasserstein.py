@@ -170,6 +170,7 @@ class _Transport:
             low, high = torch.where(above, lam, low), torch.where(below, lam, high)
         lam = (cheap.value - dear.value) / (dear.cost - cheap.cost).clamp_min(eps * eps)
         lam = torch.where(saturated, 0.0, torch.minimum(torch.maximum(lam, low), high))
+        lam = torch.where(~saturated & (stay.cost >= self.budget), high, lam)  # no budget: moving must not pay
         return dear, _chosen(saturated, dear, cheap), lam
 
 

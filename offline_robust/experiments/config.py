@@ -149,9 +149,14 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
     learner_class = known[config.learner.name][1]
-    if learner_class.needs_model(config.learner) and config.model is None:
+    needs_model = learner_class.needs_model(config.learner)
+    if needs_model and config.model is None:
         name = config.learner.name
         raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
+    if config.model is not None and not needs_model:
+        raise ConfigError(
+            f"{where}: {config.learner.name} has no nominal model with these settings: remove it (model: null)"
+        )
     pretrains = learner_class.pretrains(config.learner)
     if config.training.model_steps and config.model is None and not pretrains:
         raise ConfigError(f"{where}: training.model_steps is {config.training.model_steps} but there is no model")

@@ -103,7 +103,7 @@ def label_of(config: RunConfig) -> str:
 
 def environment_facts() -> dict[str, Any]:
     """Versions, hardware and code version of this process."""
-    return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": " ".join(sys.argv)}
+    return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": _command()}
 
 
 def peak_memory() -> dict[str, float]:
@@ -157,6 +157,11 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _command() -> str:
+    """What was typed, without the folder of the program."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _hardware() -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
-from offline_robust.datasets.transitions import Batch
+from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.divergences import (
     KL,
     Divergence,
@@ -27,6 +27,7 @@ from offline_robust.divergences import (
 )
 from offline_robust.errors import ConfigError
 from offline_robust.learners.base import LearnerConfig, ProblemSpec
+from offline_robust.learners.floors import floor_warning
 from offline_robust.learners.learned_dual import LearnedDual, dual_kinds, normal_shift
 from offline_robust.learners.sac import SAC, SACConfig
 from offline_robust.models.base import NominalModel
@@ -209,6 +210,14 @@ class DRSAC(SAC):
         """Whether this configuration samples next states."""
         return getattr(config, "next_states", "model") == "model"
 
+    def warnings(self, dataset: TransitionDataset) -> list[str]:
+        """See `Learner.warnings`: a fail state that is not the worst place, where only the linear form is known."""
+        v_min = getattr(self.divergence, "v_min", None)
+        if v_min is None or self.divergence.radius == 0.0 or self.config.next_states == "model":
+            return []
+        consequence = "there the ball holds nothing to fear"
+        return floor_warning(self.config, dataset, self.config.discount, v_min, "learner.divergence.v_min", consequence)
+
     # --- Losses -----------------------------------------------------------------------------------------------------
 
     def dual_loss(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -261,8 +270,9 @@ class DRSAC(SAC):
     def _value_from_data(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """From the logged next state alone: the form of the dual that is linear in the expectation."""
         # Rows that end have no next state, and may hold anything in its place.
-        counts = (~batch.terminated).float()
-        states = torch.where(batch.terminated.unsqueeze(1), batch.observations, batch.next_observations)
+        ended = self.ended(batch)
+        counts = (~ended).float()
+        states = torch.where(ended.unsqueeze(1), batch.observations, batch.next_observations)
         if self.moves is not None:
             worst, info = self._moved(self.moves, states)
             return worst, info
@@ -355,7 +365,7 @@ def _require_nominal(config: DRSACConfig, ball: Divergence | GradientWasserstein
         return
     if model is None:
         raise ConfigError("dr_sac samples next states: give the run a nominal model (model: {name: vae})")
-    if ball.needs_stochastic_nominal and ball.radius > 0.0 and getattr(model, "deterministic", False):
+    if ball.needs_stochastic_nominal and ball.radius > 0.0 and model.deterministic:
         raise ConfigError(
             f"{ball} around a deterministic model holds that model alone; use tv or contamination with v_min, or "
             "wasserstein_gradient"

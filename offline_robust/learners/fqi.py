@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from offline_robust.datasets.transitions import Batch
+from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.learners.base import LearnerConfig, ProblemSpec
 from offline_robust.learners.bcq import BCQ, BCQConfig, Width
+from offline_robust.learners.floors import floor_warning
 from offline_robust.models.base import NominalModel
 from offline_robust.models.state_density import StateDensity
 from offline_robust.networks.spec import MAX_LAYERS
@@ -88,6 +89,14 @@ class FQI(BCQ):
     def pretrains(cls, config: LearnerConfig) -> bool:
         """See `Learner.pretrains`: the state VAE."""
         return isinstance(config, FQIConfig) and config.density_filter
+
+    def warnings(self, dataset: TransitionDataset) -> list[str]:
+        """See `Learner.warnings`: rewards under which the unfamiliar is worth more than the data."""
+        config = self.config
+        if self.density is None:
+            return []
+        consequence = "what the density filter turns away is worth more than that"
+        return floor_warning(config, dataset, config.discount, config.v_min, "learner.v_min", consequence)
 
     def pretrain(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the state VAE: half of the rows give their observation, the others what came next."""

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 
 from offline_robust.divergences import Divergence, DualKind
+from offline_robust.errors import ConfigError
 from offline_robust.networks import DualNetwork, adamw, load_optimiser
+from offline_robust.networks.dual import REAL_REACH
 
 _START_REACH = 10.0
 """A dual starts within this many standard deviations, and e to this times them: half of what the network reaches."""
+
+_MISSED = 0.1
+"""How much more than the true loss a ball may take because its best dual is out of reach."""
 
 Objective = Callable[..., Tensor]
 """Duals (B,), one argument each, to the dual objective (B,)."""
@@ -36,6 +41,9 @@ class LearnedDual:
         learning_rate: AdamW.
         weight_decay: AdamW.
         steps: steps for each batch.
+
+    Raises:
+        ConfigError: the ball's best duals are out of the network's reach.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class LearnedDual:
         weight_decay: float,
         steps: int,
     ) -> None:
+        require_reach(ball)
         self.ball, self.linear, self.steps = ball, linear, steps
         kinds = dual_kinds(ball, linear)
         self.network = DualNetwork(kinds, inputs, hidden, generator, start=normal_start(ball, linear)).to(device)
@@ -104,9 +113,29 @@ def dual_kinds(ball: Divergence, linear: bool) -> tuple[DualKind, ...]:
     return () if ball.profile_dual is None else (ball.profile_dual,)
 
 
+def require_reach(ball: Divergence) -> None:
+    """Refuses a ball whose best real dual, for a normal law, lies so far out that a dual network cannot come near.
+
+    Cressie-Read's eta is about 1 / ((k - 1) sqrt(2 rho)) standard deviations above the mean.
+
+    Raises:
+        ConfigError: the network's best would exceed the true loss by more than a tenth.
+    """
+    if ball.profile_dual != "real" or ball.radius == 0.0:
+        return
+    grid = _normal_grid()
+    worst, best = ball.worst_case(grid)
+    reached = ball.profile(grid, best.clamp(-REAL_REACH, REAL_REACH))
+    if worst - reached > -_MISSED * worst:
+        raise ConfigError(
+            f"{ball}: its best eta lies {float(best):.0f} standard deviations from the mean, a dual network reaches "
+            f"{REAL_REACH:g}; take a larger radius, kl, or dual: exact where next states come from a model"
+        )
+
+
 def normal_start(ball: Divergence, linear: bool) -> list[float]:
     """The best duals of a standard normal law, as a dual network puts them out: positive ones as logs."""
-    grid = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)], dtype=torch.float64)
+    grid = _normal_grid()
     best = ball.linear_optimum(grid) if linear else (ball.worst_case(grid)[1],)
     start = []
     for kind, dual in zip(dual_kinds(ball, linear), best, strict=False):
@@ -117,5 +146,9 @@ def normal_start(ball: Divergence, linear: bool) -> list[float]:
 
 def normal_shift(ball: Divergence) -> float:
     """By how many standard deviations a ball lowers the mean of a normal law: KL of radius delta by sqrt(2 delta)."""
-    grid = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)], dtype=torch.float64)
-    return max(0.0, -float(ball.worst_case(grid)[0]))
+    return max(0.0, -float(ball.worst_case(_normal_grid())[0]))
+
+
+def _normal_grid() -> Tensor:
+    """(200,) a standard normal law as equally likely points."""
+    return torch.tensor([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)], dtype=torch.float64)

@@ -17,6 +17,7 @@ from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.divergences import TotalVariation
 from offline_robust.learners.base import ProblemSpec
 from offline_robust.learners.bcq import BCQ, BCQConfig, Width
+from offline_robust.learners.floors import floor_warning
 from offline_robust.models.base import NominalModel
 from offline_robust.networks import DualNetwork, adamw
 from offline_robust.networks.dual import require_rows
@@ -91,16 +92,10 @@ class RFQI(BCQ):
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: rewards under which the fail state is not the worst place."""
         config = self.config
-        rewards = config.shaped(dataset.rewards)
-        least = float(rewards.amin())
-        lowest = float(discounted_returns(rewards, dataset.episode, config.discount).amin())
-        if config.rho == 0.0 or least >= 0.0 or lowest >= config.v_min:
+        if config.rho == 0.0:
             return []
-        return [
-            f"rfqi: shaped rewards reach {least:.4g} and discounted returns {lowest:.4g}, below the fail state's "
-            f"v_min {config.v_min:.4g}: there the ball holds nothing to fear; set learner.v_min to {lowest:.4g} or "
-            f"less, or learner.reward_shift to {config.reward_shift - least / config.reward_scale:.4g} or more"
-        ]
+        consequence = "there the ball holds nothing to fear"
+        return floor_warning(config, dataset, config.discount, config.v_min, "learner.v_min", consequence)
 
     # --- What follows a transition ----------------------------------------------------------------------------------
 
@@ -151,21 +146,6 @@ class RFQI(BCQ):
             (eta,) = self.duals(dual, batch)
             info = {"dual/loss": loss.detach(), "dual/eta": eta.mean()}
             return eta, info | dual.info((eta,), values, self.config.v_min)
-
-
-def discounted_returns(rewards: Tensor, episode: Tensor, discount: float) -> Tensor:
-    """(N,) sum of discounted rewards from each row to the end of its episode, in log2(N) passes over all rows.
-
-    Args:
-        rewards: (N,).
-        episode: (N,) int, the same for consecutive rows of one episode.
-        discount: gamma.
-    """
-    returns, ahead = rewards.double(), 1
-    while ahead < len(rewards) and bool((same := episode[ahead:] == episode[:-ahead]).any()):
-        returns = returns.clone().index_add_(0, same.nonzero().squeeze(1), discount**ahead * returns[ahead:][same])
-        ahead *= 2
-    return returns
 
 
 def robust_value(divergence: TotalVariation, values: Tensor, eta: Tensor) -> Tensor:

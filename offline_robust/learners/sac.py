@@ -131,6 +131,10 @@ class SAC(Learner):
         loss = -self.log_alpha * (log_prob.detach() + self.target_entropy).mean()
         return loss, {"train/alpha": self.log_alpha.detach().exp()}
 
+    def ended(self, batch: Batch) -> Tensor:
+        """(B,) bool: rows without a future."""
+        return batch.terminated | batch.truncated if self.config.timeouts_as_terminals else batch.terminated
+
     def next_value(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What follows a transition: V'(s') at the logged next observation. DR-SAC replaces exactly this."""
         return self.target_value(batch.next_observations).squeeze(-1), {}
@@ -152,7 +156,7 @@ class SAC(Learner):
         # 2. The target of the critics; ends of episodes have no future.
         with torch.no_grad():
             future, future_info = self.next_value(batch)
-            ended = batch.terminated | batch.truncated if self.config.timeouts_as_terminals else batch.terminated
+            ended = self.ended(batch)
             rewards = self.config.shaped(batch.rewards)
             # `where`, not a product: next observations that do not exist may hold anything.
             target = rewards + self.config.discount * torch.where(ended, 0.0, future)

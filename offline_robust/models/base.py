@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,9 @@ class NominalModel(ABC):
 
     Subclasses are trained by `update`, one minibatch at a time, before and (some) during policy learning.
     """
+
+    deterministic: ClassVar[bool] = False
+    """Whether every law is a single point, around which a likelihood-ratio ball holds nothing else."""
 
     @abstractmethod
     def update(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

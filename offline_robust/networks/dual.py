@@ -112,8 +112,7 @@ class DualNetwork(nn.Module):
         Args:
             values: (B,) values, or (B, m) of several draws for each pair.
             weights: (B,) weights >= 0 of the rows.
-            spread: () the standard deviation that counts, where it is not that over the batch: the mean over pairs of
-                the one within a pair, for a scale such as beta.
+            spread: () the standard deviation that counts, where it is not that of the rows' means.
         """
         rows = values.mean(1) if values.ndim == 2 else values
         w = torch.ones_like(rows) if weights is None else weights
