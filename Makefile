@@ -13,7 +13,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,d3rlpy,wandb]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,d3rlpy,wandb,ray]'
 	@touch $@
 
 # SAC and DR-SAC, two seeds each, one process a core, then one report of all four. What is finished is kept.
