@@ -10,7 +10,8 @@ import yaml
 from sweep_toys import base, write_sweep
 
 from offline_robust.errors import ConfigError
-from offline_robust.experiments.sweep import MAX_CELLS, SweepConfig, digest, expand, load_sweep
+from offline_robust.experiments.sweep import MAX_CELLS, digest, expand, load_sweep
+from offline_robust.experiments.sweep_compare import load_comparison
 from offline_robust.experiments.sweep_picks import select, wandb_sweep
 
 
@@ -169,5 +170,9 @@ def test_every_bundled_sweep_expands() -> None:
     found = sorted(path.stem for path in (bundled("configs") / "sweeps").glob("*.yaml"))
     assert found
     for name in found:
-        assert isinstance(load_sweep(name), SweepConfig)
-        assert expand(load_sweep(name), name)
+        if "-learners" in name:
+            with pytest.raises(ConfigError, match=f"compare {name}"):
+                load_sweep(name)
+            assert load_comparison(name).learners
+        else:
+            assert expand(load_sweep(name), name)

@@ -15,6 +15,7 @@ import pytest
 import wandb
 import yaml
 from toys import line_dataset, run_values, saved
+from wandb_files import wait_for_wandb
 
 from offline_robust.errors import MissingExtra
 from offline_robust.experiments import Run, train
@@ -116,6 +117,7 @@ def test_offline_writes_a_run_without_network_or_key(dataset: str, tmp_path: Pat
     assert identity["mode"] == "offline"
     (record,) = run.folder.glob("wandb/offline-run-*/run-*.wandb")
     assert record.name == f"run-{identity['id']}.wandb"
+    wait_for_wandb(record)
     content = record.read_bytes()
     for text in ("proj", "sac-seed3", "mine", "Pendulum-v1", "train/critic_loss", "time/updates_per_s"):
         assert text.encode() in content, text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Logged:
 
 def read_wandb(path: Path) -> Logged:
     """The run, its configuration, every history line (with ``_step``), the summary and the artifacts."""
+    wait_for_wandb(path)
     found = Logged()
     for record in _records(path):
         kind = record.WhichOneof("record_type")
@@ -44,6 +46,14 @@ def read_wandb(path: Path) -> Logged:
         elif kind == "artifact":
             found.artifacts.append(record.artifact)
     return found
+
+
+def wait_for_wandb(path: Path, seconds: float = 30.0) -> None:
+    """Returns when the file has its last record: W&B's own process may write it after `finish` has returned."""
+    end = time.monotonic() + seconds
+    while not any(record.WhichOneof("record_type") == "exit" for record in _records(path)):
+        assert time.monotonic() < end, f"{path} was never finished"
+        time.sleep(0.05)
 
 
 def _put(line: dict[str, Any], item: Any) -> None:
@@ -67,6 +77,8 @@ def _records(path: Path) -> Iterator[Any]:
             continue
         check, size, kind = struct.unpack("<IHB", data[at : at + _HEAD])
         part = data[at + _HEAD : at + _HEAD + size]
+        if len(part) < size:  # being written
+            return
         assert zlib.crc32(part, zlib.crc32(bytes([kind]))) == check
         message += part
         at += _HEAD + size

@@ -118,6 +118,19 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     return _build(_plain(values, where), where)
 
 
+def load_learner(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> LearnerConfig:
+    """The learner's part of a configuration alone: what it says of the rest is not looked at.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    plain = _plain(values, "config")
+    for key, value in (overrides or {}).items():
+        _set(plain, key, value)
+    config: LearnerConfig = _part(plain.get("learner"), _learners(), "config", "learner")
+    return config
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """``learner.delta=0.3`` to ``("learner.delta", 0.3)``; the value is read as YAML.
 
@@ -135,8 +148,7 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if key not in RunConfig.model_fields:
             raise ConfigError(f"{where}: unknown key '{_short(key)}'{nearest(key, RunConfig.model_fields)}")
     parts = dict(values)
-    known = LEARNERS | BASELINES
-    parts["learner"] = _part(values.get("learner"), {k: c for k, (c, _) in known.items()}, where, "learner")
+    parts["learner"] = _part(values.get("learner"), _learners(), where, "learner")
     if values.get("model") is not None:
         parts["model"] = _part(values["model"], {k: c for k, (c, _) in MODELS.items()}, where, "model")
     sections: dict[str, type[BaseModel]] = {
@@ -148,7 +160,7 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if name in values:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
-    learner_class = known[config.learner.name][1]
+    learner_class = (LEARNERS | BASELINES)[config.learner.name][1]
     needs_model = learner_class.needs_model(config.learner)
     if needs_model and config.model is None:
         name = config.learner.name
@@ -166,6 +178,10 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
             "some thousands, or learner.density_filter to false"
         )
     return config
+
+
+def _learners() -> dict[str, type[LearnerConfig]]:
+    return {name: config for name, (config, _) in (LEARNERS | BASELINES).items()}
 
 
 def _part(values: Any, known: dict[str, Any], where: str, section: str) -> Any:

@@ -105,6 +105,8 @@ def load_sweep(source: str | Path | Mapping[str, Any]) -> SweepConfig:
         values, path = source, "sweep"
     else:
         values, path = sweep_values(source)
+        if "comparison" in values:
+            raise ConfigError(f"{path}: a comparison, not a sweep: offline-robust compare {str(source)[:80]}")
     sweep: SweepConfig = checked_model(SweepConfig, values, path)
     return sweep
 

@@ -14,7 +14,7 @@ from offline_robust.baselines import BASELINES
 from offline_robust.datasets import load_dataset
 from offline_robust.datasets.sources import find_recipe, locate, read_recipe
 from offline_robust.errors import ConfigError
-from offline_robust.experiments.config import TrainingConfig, load_config
+from offline_robust.experiments.config import TrainingConfig, load_config, load_learner
 from offline_robust.experiments.sweep import SweepConfig, SweepEvaluation, _Frozen, checked_model, sweep_values
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS
@@ -183,20 +183,19 @@ def _defaults(
 ) -> dict[str, Any]:
     """The values that a learner without a bundled configuration starts from.
 
-    Everything that some learner needs before its policy is there first; what these settings of this one do without is
-    taken away again.
+    What it needs before its policy, a model or a density, depends on its settings.
     """
     values: dict[str, Any] = {"dataset": dataset, "env": env_id, "learner": {"name": learner}}
-    full = values | {"model": {"name": "vae"}, "training": {"model_steps": 1}}
+    own = {key: value for key, value in overrides.items() if key.startswith("learner.")}
     try:
-        config = load_config(full, {key: value for key, value in overrides.items() if key.startswith("learner.")})
+        config = load_learner(values, own)
     except ConfigError as error:
         raise ConfigError(f"{where}: {str(error).removeprefix('config: ')}") from None
     kind = (LEARNERS | BASELINES)[learner][1]
-    modelled = kind.needs_model(config.learner)
+    modelled = kind.needs_model(config)
     if modelled:
         values["model"] = {"name": "vae"}
-    if modelled or kind.pretrains(config.learner):
+    if modelled or kind.pretrains(config):
         values["training"] = {"model_steps": max(1, round(_share(learner) * steps))}
     return values
 
