@@ -13,6 +13,7 @@ import yaml
 from sweep_toys import SUITE, contents, in_process
 
 from offline_robust.cli import main
+from offline_robust.datasets import load_dataset, write_npz
 from offline_robust.errors import ConfigError, EvaluationError
 from offline_robust.evaluation import Results
 from offline_robust.experiments import comparison, load_run, sweep_compare, sweep_run
@@ -218,6 +219,9 @@ def test_several_suites_are_one_evaluation_in_which_nothing_runs_twice(folder: P
         (["--dataset", "pendulum-td3", "--learners", "sac", "--suite", "rfqii"], "no suite 'rfqii'"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--suite", "ddrq"], "is made for CartPole-v1"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--env", "Hopper-v5"], "compare runs that are there"),
+        (["--dataset", "pendulum-td3", "--learners", "sac", "--seeds", " "], "expected a number of seeds"),
+        (["--dataset", "pendulum-td3", "--learners", "sac", "--suite", ","], "names none"),
+        (["--dataset", "pendulum-td3", "--learners", "sac", "--set", "dataset=x"], "a comparison chooses itself"),
         (["pendulum-td3", "--seeds", "3"], "give one or the other"),
         (["pendulum-td3", "--jobs", "3"], "need learners to train"),
         (["pendulum-td33"], "did you mean 'pendulum-td3'"),
@@ -253,3 +257,15 @@ def test_a_comparison_file_holds_one_comparison(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"datasets": ["pendulum-td3"], "learners": ["sac"]}))
     with pytest.raises(ConfigError, match="expected one key, comparison"):
         load_comparison(path)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    data = load_dataset("pendulum-td3")
+    paths = []
+    for folder in ("first", "second"):
+        paths.append(tmp_path / folder / "data.npz")
+        paths[-1].parent.mkdir()
+        write_npz(data.select(data.episode < 2), paths[-1])
+    values = {"datasets": [str(path) for path in paths], "learners": ["sac"], "seeds": 1, "set": {"env": "Pendulum-v1"}}
+    cells = expand(comparison_sweep(load_comparison(values)))
+    assert [cell.name for cell in cells] == ["first-data-sac-seed0", "second-data-sac-seed0"]

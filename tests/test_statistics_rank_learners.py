@@ -24,6 +24,7 @@ from offline_robust.evaluation.statistics import (
     profile,
     resampled_means,
 )
+from offline_robust.evaluation.summary import compare
 
 FIXED = settings(derandomize=True, deadline=None, max_examples=60)
 WHOLE = st.integers(-5, 5).map(float)  # whole numbers, so that ties are common
@@ -192,3 +193,31 @@ def test_learners_of_other_conditions_are_not_ranked() -> None:
     results = Results.concat([table(np.zeros((1, 3, 2)), "a"), table(np.zeros((1, 2, 2)), "b")])
     with pytest.raises(EvaluationError, match="a and b were not evaluated under the same conditions"):
         leaders(results)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("constant", "trainings"), [(0.1, (5, 1)), (500.0, (5, 5)), (1.0, (10, 1))])
+def test_equal_returns_are_ties_whatever_rounding_makes_of_their_mean(
+    constant: float, trainings: tuple[int, int], shared: bool
+) -> None:
+    a, b = (np.full((count, 3, 13), constant) for count in trainings)
+    tables = [table(a, "a"), table(b, "b")]
+    if not shared:
+        tables[1].frame["episode_seed"] += 100
+    results = Results.concat(tables)
+    rows = improvement(results, draws=200)
+    assert rows[["value", "low", "high"]].to_numpy().tolist() == [[0.5, 0.5, 0.5]] * 2
+    assert set(leaders(results, draws=200)["tied"]) == {("b",)}
+    assert set(compare(results, "a", "b", draws=200)["favours"]) == {""}
+    curves = profiles(results, draws=200)
+    assert (curves["low"] == curves["value"]).all()
+    assert (curves["high"] == curves["value"]).all()
+
+
+def test_a_part_with_fewer_trainings_weighs_as_much_as_another() -> None:
+    many, one = table(np.zeros((10, 2, 3))), table(np.full((1, 2, 3), 100.0))
+    scores = {name: ScoreReference("r", "Pendulum-v1", 0, 100, "s") for name in ("many", "one")}
+    summary, _ = across({"many": many, "one": one}, scores, draws=50)
+    suite = summary[summary["statistic"] == "suite"]
+    assert suite["value"].tolist() == pytest.approx([50.0])
+    assert suite["trainings"].tolist() == [11]

@@ -122,6 +122,37 @@ def test_another_evaluation_is_done_anew_on_the_policies_that_are_there(tmp_path
 
 
 @pytest.mark.usefixtures("processless")
+def test_a_suite_file_that_changed_is_evaluated_anew(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path)
+    run(path, tmp_path / "out")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(suite.read_text().replace("0.8", "0.7"))
+    outcome = run(path, tmp_path / "out")
+    assert outcome.results is not None
+    assert set(outcome.results.frame["condition"]) == {"length x0.7", "length x1"}
+
+
+@pytest.mark.usefixtures("processless")
+def test_two_processes_that_share_a_folder_fill_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process finishes while this one works is in this one's table and index."""
+    sweep = load_sweep(write_sweep(tmp_path))
+    first, second = expand(sweep)
+    work = sweep_run.engine("local")
+
+    def meanwhile(folders: Any, load: Any) -> Iterator[Any]:
+        monkeypatch.setattr(sweep_run, "engine", lambda name: work)
+        run_sweep(sweep, [first, second], tmp_path / "out", chosen=[second])
+        yield from work(folders, load)
+
+    monkeypatch.setattr(sweep_run, "engine", lambda name: meanwhile)
+    outcome = run_sweep(sweep, [first, second], tmp_path / "out", chosen=[first])
+    assert [state.state for state in outcome.states] == ["finished", "finished"]
+    assert Results.read(tmp_path / "out" / "results.csv").learners == ["sac tau=0.005", "sac tau=0.01"]
+    cells = json.loads((tmp_path / "out" / "cells.json").read_text())["cells"]
+    assert [cell["state"] for cell in cells] == ["finished", "finished"]
+
+
+@pytest.mark.usefixtures("processless")
 def test_results_overwritten_by_hand_are_made_again(tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     run(path, tmp_path / "out")
@@ -358,6 +389,8 @@ def test_jobs_times_threads_stay_within_the_cores(monkeypatch: pytest.MonkeyPatc
         (["{other suite}"], "is made for CartPole-v1"),
         (["{no data}"], "nothing.npz: no such file"),
         (["{bad key}"], "unknown key 'grids'; did you mean 'grid'"),
+        (["{same thing}"], "'learner' and 'learner.tau' set the same thing"),
+        (["{no end}"], "evaluation.seed"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(
@@ -374,6 +407,8 @@ def test_bad_input_is_one_line_and_status_two(
         "other suite": {"evaluation": {"suite": "ddrq"}},
         "no data": {"base": base() | {"dataset": "nothing.npz"}},
         "bad key": {"grids": {}},
+        "same thing": {"list": [{"learner": {"name": "sac"}}]},
+        "no end": {"evaluation": {"seed": 2**63}},
     }
     for name, changes in changed.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))

@@ -32,7 +32,7 @@ Score = Annotated[
         metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
     ),
 ]
-EvaluationSeed = Annotated[int | None, typer.Option(min=0, help="Seed of start states and noise.")]
+EvaluationSeed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of start states and noise.")]
 
 _out = Console()
 _YAML = (".yaml", ".yml")
@@ -161,6 +161,8 @@ def _comparison_values(
             numbers = [int(text) for text in seeds.split(",") if text.strip()]
         except ValueError:
             raise ConfigError(f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7") from None
+        if not numbers:
+            raise ConfigError(f"--seeds {seeds[:80]!r}: expected a number of seeds or a list, as 5 or 0,3,7")
         values["seeds"] = numbers if "," in seeds else numbers[0]
     if steps:
         values["steps"] = steps

@@ -126,7 +126,7 @@ def run_and_show(
         print(json.dumps(_content(outcome, notes), indent=2, default=str))
     elif not quiet:
         _show(outcome)
-    if outcome.failed:
+    if outcome.failed or outcome.unreported:
         sys.exit(1)
 
 
@@ -165,7 +165,7 @@ def _list(states: Sequence[Any], notes: Sequence[str], as_json: bool) -> None:
 def _show(outcome: Any) -> None:
     from offline_robust.reports import summary_table
 
-    if outcome.results is not None and len(set(outcome.results.meta["datasets"].values())) == 1:
+    if outcome.report is not None and len(set(outcome.results.meta["datasets"].values())) == 1:
         _say(summary_table(outcome.results))
     _say(_counts(outcome.states))
     if outcome.results is not None:

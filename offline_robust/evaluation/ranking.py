@@ -6,6 +6,7 @@ bootstrap resamples, and what its intervals are worth with few trainings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from offline_robust.evaluation.statistics import (
     probability_of_improvement,
     profile,
     resampled_means,
+    rounding,
 )
 from offline_robust.evaluation.summary import Cube, cubes
 
@@ -252,7 +254,12 @@ def across(
             if statistic == "nominal" and not all(at.any() for _, _, at in own):
                 continue
             chosen = [at if statistic == "nominal" else np.ones_like(at) for _, _, at in own]
-            pairs = [[x[..., at].mean(-1) for x in (v, s)] for (v, s, _), at in zip(own, chosen, strict=True)]
+            # A part with fewer trainings repeats them, so that every part weighs the same.
+            whole = math.lcm(*(v.shape[-2] for v, _, _ in own))
+            pairs = [
+                [np.repeat(x[..., at].mean(-1), whole // x.shape[-2], axis=-1) for x in (v, s)]
+                for (v, s, _), at in zip(own, chosen, strict=True)
+            ]
             value = iqm(np.concatenate([v for v, _ in pairs], -1))
             low, high = interval(iqm(np.concatenate([s for _, s in pairs], -1)))
             row: dict[str, object] = {"learner": name, "statistic": statistic, "value": float(value)}
@@ -283,7 +290,7 @@ def _leader(kind: str, label: str, count: int, names: list[str], values: Array, 
     second = int(order[1])
     row |= {"next": names[second], "difference": float(values[best] - values[second])}
     row |= {"difference_low": float(lows[second]), "difference_high": float(highs[second])}
-    return row | {"tied": tuple(names[k] for k in order[1:] if lows[k] <= 0.0)}
+    return row | {"tied": tuple(names[k] for k in order[1:] if lows[k] <= rounding(values))}
 
 
 def _resampled(

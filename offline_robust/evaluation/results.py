@@ -86,7 +86,7 @@ class Results:
         try:
             if where.stat().st_size > _MAX_BYTES:
                 raise EvaluationError(f"{where}: larger than {_MAX_BYTES} bytes, not a results table")
-            text = where.read_text(encoding="utf-8")
+            text = where.read_bytes().decode("utf-8")  # as it is: a name may hold a carriage return
         except (OSError, UnicodeDecodeError) as error:
             raise EvaluationError(f"{where}: cannot read the results ({error})") from None
         try:

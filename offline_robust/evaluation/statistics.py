@@ -231,6 +231,11 @@ def probability_of_improvement(first: Array, second: Array) -> Array:
     return result
 
 
+def rounding(values: Array) -> float:
+    """Differences of values up to this much are rounding."""
+    return 1e-12 * float(np.abs(values).max(initial=0.0))
+
+
 def interval(samples: Array, confidence: float = 0.95) -> tuple[Array, Array]:
     """The percentile interval of bootstrap draws (draws, K): lower and upper ends (K,)."""
     tail = (1.0 - confidence) / 2.0
@@ -252,12 +257,15 @@ def _drawn_means(group: Array, trainings: NDArray[np.int64], weights: Array) -> 
     count, conditions, episodes = group.shape
     if weights.shape[1] == 1:
         means = (group.reshape(-1, episodes) @ weights[:, 0].T).reshape(count, conditions, -1)
-        return means[trainings, :, np.arange(len(trainings))[:, None]]
-    result = np.empty((*trainings.shape, conditions))
-    for training in range(count):
-        drawn = trainings == training
-        result[drawn] = weights[drawn] @ group[training].T
-    return result
+        result = means[trainings, :, np.arange(len(trainings))[:, None]]
+    else:
+        result = np.empty((*trainings.shape, conditions))
+        for training in range(count):
+            drawn = trainings == training
+            result[drawn] = weights[drawn] @ group[training].T
+    # Equal returns have exactly their mean: rounding would break ties that comparisons of draws must see.
+    first = group[..., 0]
+    return np.where((group == first[..., None]).all(-1)[trainings], first[trainings], result)
 
 
 def _mean_of_mass(values: Array, start: float, stop: float) -> Array:

@@ -21,6 +21,7 @@ from offline_robust.evaluation.statistics import (
     bootstrap_means,
     describe,
     interval,
+    rounding,
 )
 
 _SEED = 0
@@ -283,6 +284,7 @@ def compare(
 
     value = difference(first.mean(-1), second.mean(-1))
     low, high = interval(bootstrap_means([first, second], difference, rng, draws=draws, shared=paired))
+    small = max(rounding(first), rounding(second))
     return pd.DataFrame(
         {
             "scope": [name for name, _ in scopes] + ["condition"] * len(conditions),
@@ -290,7 +292,7 @@ def compare(
             "difference": value,
             "low": low,
             "high": high,
-            "favours": np.where(low > 0.0, a, np.where(high < 0.0, b, "")),
+            "favours": np.where(low > small, a, np.where(high < -small, b, "")),
             "trainings_a": len(one.trainings),
             "trainings_b": len(two.trainings),
             "paired": paired,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,7 +246,15 @@ def _suite(names: str | None, env_id: str, env_kwargs: Mapping[str, Any]) -> Sui
 
 
 def _suites(names: str) -> list[Suite]:
-    return [load_suite(name.strip()) for name in names.split(",") if name.strip()]
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if names and not chosen:
+        raise EvaluationError(f"suite {names[:80]!r} names none: offline-robust suites lists them")
+    return [load_suite(name) for name in chosen]
+
+
+def suites_digest(names: str | None) -> str:
+    """A hash of what the named suites hold, "" where none is named: a file may change under its name."""
+    return hashlib.sha256(repr(_suites(names)).encode()).hexdigest() if names else ""
 
 
 def check_suites(names: str | None, env_id: str | None = None, env_kwargs: Mapping[str, Any] | None = None) -> None:

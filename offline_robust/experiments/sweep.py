@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from offline_robust.datasets.sources import find_recipe, read_recipe
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.files import bundled
@@ -39,7 +41,7 @@ class SweepEvaluation(_Frozen):
         None, max_length=4096, description="A suite's name or file; several are separated by commas."
     )
     episodes: int | None = Field(None, ge=1, le=1_000_000, description="Episodes for each condition.")
-    seed: int | None = Field(None, ge=0, description="Seed of start states and noise.")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Seed of start states and noise.")
 
 
 class SweepConfig(_Frozen):
@@ -177,12 +179,21 @@ def expand(sweep: SweepConfig, where: str = "sweep") -> tuple[Cell, ...]:
         if base is None:
             raise ConfigError(f"{where}: base is missing: a bundled config's name, a YAML file, or the values")
         overrides = own | point
+        _refuse_nested(overrides, where)
         name = _name(_item_name(item, own), point, seed)
         config = _resolve(bases.values(base), overrides | {"seed": seed}, f"{where}: {name}")
-        first = alike.setdefault(config.env or config.dataset, config)
+        first = alike.setdefault(config.env or known_environment(config.dataset) or config.dataset, config)
         cells.append(Cell(name, _evaluated_as(config, first, sweep.evaluation), place, overrides))
     _refuse_twins(cells, where)
     return tuple(cells)
+
+
+@lru_cache(maxsize=256)
+def known_environment(dataset: str) -> str | None:
+    """The environment that a bundled dataset's recipe names; None of any other, for that takes reading its data."""
+    recipe = None if Path(dataset).expanduser().exists() else find_recipe(dataset)
+    env_id = read_recipe(recipe[0]).get("env_id") if recipe is not None else None
+    return str(env_id) if env_id else None
 
 
 def digest(config: RunConfig) -> str:
@@ -256,6 +267,14 @@ def _items(sweep: SweepConfig, where: str) -> Sequence[Mapping[str, Any]]:
         if "name" in item and not (isinstance(item["name"], str) and _slug(item["name"])):
             raise ConfigError(f"{where}: list[{place}]: name: expected a short text, got {str(item['name'])[:80]!r}")
     return sweep.items
+
+
+def _refuse_nested(overrides: Mapping[str, Any], where: str) -> None:
+    """Refuses a key together with a part of it: the later would undo the earlier, and the run's name tell of both."""
+    for key in overrides:
+        for part in overrides:
+            if part.startswith(f"{key}."):
+                raise ConfigError(f"{where}: '{key[:80]}' and '{part[:80]}' set the same thing; keep one of them")
 
 
 def _check_key(key: str, where: str) -> None:

@@ -64,7 +64,7 @@ def refuse_another(folder: Path, config: RunConfig) -> None:
 def is_finished(folder: Path, config: RunConfig) -> bool:
     """Whether the folder holds this very run, trained and evaluated, with the results it was evaluated to."""
     mark = _read_mark(folder)
-    return mark.get("config") == digest(config) and mark.get("results") == _results_hash(folder)
+    return bool(mark) and mark == _mark(folder, config)
 
 
 def run_cell(folder: Path) -> None:
@@ -94,7 +94,7 @@ def run_cell(folder: Path) -> None:
             results.save(folder / "results.csv")
             parts = results.cells
             log_run_evaluation(run, results)
-        write_json(folder / MARK, {"config": digest(config), "results": _results_hash(folder)})
+        write_json(folder / MARK, _mark(folder, config))
         clear_cells(folder / CELLS, parts)
         print("finished", flush=True)
 
@@ -186,6 +186,14 @@ def _read_mark(folder: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _mark(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """What a finished cell is: its configuration, the content of its suites, and the results."""
+    from offline_robust.experiments.comparison import suites_digest
+
+    suites = suites_digest(config.evaluation.suite)
+    return {"config": digest(config), "suites": suites, "results": _results_hash(folder)}
 
 
 def _results_hash(folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,10 +13,17 @@ from pydantic import Field
 
 from offline_robust.baselines import BASELINES
 from offline_robust.datasets import load_dataset
-from offline_robust.datasets.sources import find_recipe, locate, read_recipe
+from offline_robust.datasets.sources import locate
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import TrainingConfig, load_config, load_learner
-from offline_robust.experiments.sweep import SweepConfig, SweepEvaluation, _Frozen, checked_model, sweep_values
+from offline_robust.experiments.sweep import (
+    SweepConfig,
+    SweepEvaluation,
+    _Frozen,
+    checked_model,
+    known_environment,
+    sweep_values,
+)
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS
 from offline_robust.plain_yaml import read_yaml
@@ -23,6 +31,7 @@ from offline_robust.plain_yaml import read_yaml
 _MAX_BYTES = 200_000
 _NOT_LEARNERS = ("suites", "sweeps")
 _MAX_PARTS = 1_000
+_NOT_SET = ("dataset", "name", "base")
 _MODEL_STEPS = "training.model_steps"
 
 
@@ -84,6 +93,7 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
     """
     items = []
     contenders = [_contender(entry) for entry in comparison.learners]
+    called = _dataset_names(comparison.datasets)
     for dataset in comparison.datasets:
         locate(dataset)  # refused here, before anything is trained
         environment = environment_of(dataset)
@@ -92,8 +102,11 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
         for contender, base in zip(contenders, bases, strict=True):
             name = contender.name or contender.config or contender.learner
             if len(comparison.datasets) > 1:
-                name = f"{Path(dataset).stem if Path(dataset).exists() else dataset}-{name}"
+                name = f"{called[dataset]}-{name}"
             overrides = comparison.set | contender.set
+            for key in overrides:
+                if key in _NOT_SET:
+                    raise ConfigError(f"{where}: set: '{key}' is what a comparison chooses itself; leave it out")
             base_or_values = base or _defaults(
                 contender.learner, dataset, environment, overrides, _steps_of(bases), where
             )
@@ -109,16 +122,18 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
     )
 
 
+def _dataset_names(datasets: Sequence[str]) -> dict[str, str]:
+    """What datasets are called in the names of runs: files by their stems, those of one stem with their folders."""
+    stems = {name: Path(name).stem if Path(name).exists() else name for name in datasets}
+    twice = [stem for stem, count in Counter(stems.values()).items() if count > 1]
+    return {
+        name: f"{Path(name).resolve().parent.name}-{stem}" if stem in twice else stem for name, stem in stems.items()
+    }
+
+
 def environment_of(dataset: str) -> str | None:
     """The environment a dataset was made in: of a bundled one as its recipe says, of others as the data do."""
     return known_environment(dataset) or load_dataset(dataset).env_id
-
-
-def known_environment(dataset: str) -> str | None:
-    """The environment that a bundled dataset's recipe names; None of any other, for that takes reading its data."""
-    recipe = None if Path(dataset).expanduser().exists() else find_recipe(dataset)
-    env_id = read_recipe(recipe[0]).get("env_id") if recipe is not None else None
-    return str(env_id) if env_id else None
 
 
 def bundled_config(learner: str, env_id: str | None) -> str | None:

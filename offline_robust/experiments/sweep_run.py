@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,23 @@ import pandas as pd
 import yaml
 
 from offline_robust.datasets.sources import locate
-from offline_robust.errors import ConfigError, EvaluationError
+from offline_robust.errors import ConfigError, DatasetError, EvaluationError
 from offline_robust.evaluation import Results, score_reference
 from offline_robust.experiments.comparison import check_suites, distinct_labels_of, save_report
 from offline_robust.experiments.config import WandbConfig
 from offline_robust.experiments.run import load_run
 from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.experiments.sweep_cell import is_finished, last_lines, prepare, refuse_another
-from offline_robust.experiments.sweep_compare import known_environment
+from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
 from offline_robust.files import write_json, write_text
 
-RUNS, INDEX, SWEEP = "runs", "cells.json", "sweep.yaml"
+RUNS, INDEX, SWEEP, _TURN = "runs", "cells.json", "sweep.yaml", ".lock"
 AGENT = "WANDB_SWEEP_ID"
 """What a W&B agent sets in the environment of its commands."""
 
 _TAIL = 4_096
+_NO_REPORT = "no report: "
 
 
 @dataclass
@@ -87,6 +89,11 @@ class SweepOutcome:
     results: Results | None
     report: Path | None
     notes: tuple[str, ...]
+
+    @property
+    def unreported(self) -> bool:
+        """Whether the finished runs could not be put into one report; `notes` say why."""
+        return any(note.startswith(_NO_REPORT) for note in self.notes)
 
     @property
     def failed(self) -> list[CellState]:
@@ -178,8 +185,23 @@ def run_sweep(
             if state.state == "running":  # stopped from the keyboard
                 state.state = "begun"
         write_index(out, states)
-    results, report, notes = summarise_sweep(out, states, sweep, command, score)
+    with in_turn(out):
+        # Another process may have finished other cells of this folder meanwhile.
+        states = [state if state.folder in by_folder else look([state.cell], out)[0] for state in states]
+        write_index(out, states)
+        results, report, notes = summarise_sweep(out, states, sweep, command, score)
     return SweepOutcome(out, tuple(states), results, report, tuple(notes))
+
+
+@contextlib.contextmanager
+def in_turn(out: Path) -> Iterator[None]:
+    """One process at a time writes a sweep's table, report and index; the others wait."""
+    with (out / _TURN).open("a", encoding="utf-8") as file:
+        with contextlib.suppress(ImportError):  # no such locks on this system
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
@@ -190,7 +212,7 @@ def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
     """
     seen = set()
     for config in (cell.config for cell in cells):
-        env_id = config.env or known_environment(config.dataset)
+        env_id = config.env or _environment(config.dataset)
         key = repr((env_id, config.env_kwargs, config.evaluation.suite))
         if key in seen:
             continue
@@ -198,6 +220,15 @@ def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
         check_suites(config.evaluation.suite, env_id, config.env_kwargs)
         if score is not None and env_id is not None:
             score_reference(score, env_id)
+
+
+@lru_cache(maxsize=64)
+def _environment(dataset: str) -> str | None:
+    """What the data say; None where they cannot be read, which the cell will tell."""
+    try:
+        return environment_of(dataset)
+    except DatasetError:
+        return None
 
 
 def write_index(out: Path, states: Sequence[CellState]) -> None:
@@ -238,7 +269,7 @@ def summarise_sweep(
     try:
         return results, save_report(out, results, runs, command, sweep.title, score, wandb), notes
     except EvaluationError as error:
-        return results, None, [*notes, f"no report: {error}"]
+        return results, None, [*notes, f"{_NO_REPORT}{error}"]
 
 
 def _labels(cells: Sequence[Cell]) -> dict[str, str]:

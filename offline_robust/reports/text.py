@@ -218,9 +218,13 @@ def _alone(known: Analysis) -> str:
     name = known.learners[0]
     means = _mean_by_scope(known)
     worst = min(known.means.to_dict("records"), key=lambda row: float(row["value"]))
-    text = f"{clean(name)} returns {number(means[name, 'nominal'])} at the nominal level"
+    said = []
+    if (name, "nominal") in means:
+        said.append(f"{number(means[name, 'nominal'])} at the nominal level")
     if (name, "far") in means:
-        text += f" and {number(means[name, 'far'])} far from it ({far_words(known)})"
+        said.append(f"{number(means[name, 'far'])} far from it ({far_words(known)})")
+    over_all = f"{number(float(known.cubes[name].means.mean()))} over all conditions"
+    text = f"{clean(name)} returns {' and '.join(said) or over_all}"
     interval = span(worst["low"], worst["high"])
     return (
         f"{text}. Its worst condition is {clean(worst['condition'])}, with {number(worst['value'])} "
