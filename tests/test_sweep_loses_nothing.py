@@ -298,6 +298,20 @@ def test_a_run_that_another_process_has_in_hand_is_left_alone(tmp_path: Path) ->
         sweep_cell.run_cell(tmp_path / cell.name)
 
 
+@pytest.mark.usefixtures("processless")
+def test_a_run_in_other_hands_has_not_failed(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path)
+    taken, _ = expand(load_sweep(path))
+    folder = tmp_path / "out" / "runs" / taken.name
+    folder.mkdir(parents=True)
+    with sweep_cell._alone(folder):
+        outcome = run(path, tmp_path / "out")
+    assert [state.state for state in outcome.states] == ["begun", "finished"]
+    assert not outcome.failed
+    assert any(f"has them in hand: {taken.name}" in note for note in outcome.notes)
+    assert [state.state for state in run(path, tmp_path / "out").states] == ["finished", "finished"]
+
+
 class TestProcesses:
     """The local engine, with processes that only wait for their standard input to end."""
 

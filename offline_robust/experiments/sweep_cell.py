@@ -31,7 +31,13 @@ from offline_robust.files import write_json, write_text
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
 _LOCK = ".lock"
 _MAX_MARK = 10_000
+IN_HAND = 75
+"""Exit status of a cell that another process is computing."""
 _STEPS_TOLD = 10
+
+
+class InHand(ConfigError):
+    """Another process has the run in hand."""
 
 
 def prepare(folder: Path, config: RunConfig) -> None:
@@ -105,6 +111,9 @@ def logged_cell(folder: Path) -> int:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}", flush=True)
     try:
         run_cell(folder)
+    except InHand as error:
+        print(f"left alone: {error}", flush=True)
+        return IN_HAND
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", flush=True)
         return 2
@@ -175,7 +184,7 @@ def _alone(folder: Path) -> Iterator[TextIO]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f"{folder}: another process has this run in hand; wait for it or stop it") from None
+            raise InHand(f"{folder}: another process has this run in hand; wait for it or stop it") from None
         yield file
 
 

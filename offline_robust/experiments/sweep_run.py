@@ -21,7 +21,7 @@ from offline_robust.experiments.comparison import check_suites, distinct_labels_
 from offline_robust.experiments.config import WandbConfig
 from offline_robust.experiments.run import load_run
 from offline_robust.experiments.sweep import Cell, SweepConfig
-from offline_robust.experiments.sweep_cell import is_finished, last_lines, prepare, refuse_another
+from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lines, prepare, refuse_another
 from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
 from offline_robust.files import write_json, write_text
@@ -190,6 +190,9 @@ def run_sweep(
         states = [state if state.folder in by_folder else look([state.cell], out)[0] for state in states]
         write_index(out, states)
         results, report, notes = summarise_sweep(out, states, sweep, command, score)
+    left = [state.cell.name for state in todo if state.state == "begun"]
+    if left:
+        notes.append(f"left to the process that has them in hand: {', '.join(left)[:300]}")
     return SweepOutcome(out, tuple(states), results, report, tuple(notes))
 
 
@@ -301,6 +304,8 @@ def _happened(state: CellState, status: int | None) -> None:
         state.state = "running"
     elif status == 0 and is_finished(state.folder, state.cell.config):
         state.state = "finished"
+    elif status == IN_HAND:
+        state.state = "begun"
     else:
         state.state = "failed"
         state.said = last_lines(state.folder)
