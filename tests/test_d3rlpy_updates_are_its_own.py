@@ -45,7 +45,7 @@ def compare(name: str, updates: int, tolerance=None, **fields) -> None:
     data = data_for(name)
     ours, theirs = make(name, data, **fields), make(name, data, **fields)
     buffer = to_replay_buffer(data, next_actions=name == "ReBRAC")
-    usable = torch.arange(len(data)) if ours.data._usable is None else ours.data._usable
+    usable = torch.arange(len(data)) if ours.data.usable_rows is None else ours.data.usable_rows
     assert len(usable) == buffer.transition_count
     assert_same_networks(ours, theirs)
     generator = torch.Generator().manual_seed(0)

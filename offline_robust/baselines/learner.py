@@ -74,8 +74,10 @@ class D3RLPyLearner(Learner):
             fit_neighbours(self.algorithm, dataset)
         self._resolved = resolved
         self._losses: dict[str, float] = {}
-        self.data = Sampler(dataset, name in _NEXT_ACTIONS, self._returns(dataset, rewards))
-        """What to draw minibatches from: the dataset's rows, each with what was logged next."""
+        self.data: TransitionDataset | Sampler = dataset
+        """What to draw minibatches from: the dataset, or its rows with what was logged next where that is looked at."""
+        if name in _NEXT_ACTIONS or self.algorithm.need_returns_to_go:
+            self.data = Sampler(dataset, name in _NEXT_ACTIONS, self._returns(dataset, rewards))
 
     def _returns(self, dataset: TransitionDataset, rewards: Tensor) -> Tensor | None:
         if not self.algorithm.need_returns_to_go:

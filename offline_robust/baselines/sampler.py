@@ -37,23 +37,24 @@ class Sampler:
         self._next_actions = dataset.actions.roll(-1, 0)
         self._next_actions[ends] = 0
         self._returns = torch.zeros(len(dataset), device=dataset.device) if returns_to_go is None else returns_to_go
-        self._usable = dataset.usable_rows
+        self.usable_rows = dataset.usable_rows
         if next_actions:
             whole = ~ends | dataset.terminated
-            self._usable = None if bool(whole.all()) else whole.nonzero().squeeze(1)
-            if self._usable is not None and not len(self._usable):
+            self.usable_rows = None if bool(whole.all()) else whole.nonzero().squeeze(1)
+            if self.usable_rows is not None and not len(self.usable_rows):
                 raise ConfigError("no row has a next action or a true end: this algorithm has nothing to learn from")
 
     def sample(self, batch_size: int, generator: torch.Generator) -> PairedBatch:
         """Rows drawn uniformly with replacement."""
-        count = len(self._dataset) if self._usable is None else len(self._usable)
+        count = len(self._dataset) if self.usable_rows is None else len(self.usable_rows)
         index = torch.randint(count, (batch_size,), generator=generator, device=self._dataset.device)
-        return self.rows(index if self._usable is None else self._usable[index])
+        return self.rows(index if self.usable_rows is None else self.usable_rows[index])
 
     def rows(self, index: Tensor) -> PairedBatch:
         """The rows of an int64 index."""
         batch = PairedBatch(*self._dataset.rows(index))
-        batch.next_actions, batch.returns_to_go = self._next_actions[index], self._returns[index]
+        batch.next_actions = self._next_actions.index_select(0, index)
+        batch.returns_to_go = self._returns.index_select(0, index)
         return batch
 
 

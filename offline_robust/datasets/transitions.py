@@ -148,15 +148,15 @@ class TransitionDataset:
         return self.rows(index if usable is None else usable[index])
 
     def rows(self, index: Tensor) -> Batch:
-        """The rows of an int64 index, as a batch."""
-        return Batch(
-            self.observations[index],
-            self.actions[index],
-            self.rewards[index],
-            self.next_observations[index],
-            self.terminated[index],
-            self.truncated[index],
-            self.next_valid[index],
+        """The rows of an int64 index (B,), as a batch."""
+        return Batch(  # index_select takes half the time of an index in brackets
+            self.observations.index_select(0, index),
+            self.actions.index_select(0, index),
+            self.rewards.index_select(0, index),
+            self.next_observations.index_select(0, index),
+            self.terminated.index_select(0, index),
+            self.truncated.index_select(0, index),
+            self.next_valid.index_select(0, index),
         )
 
     def select(self, keep: Tensor) -> TransitionDataset:
