@@ -306,10 +306,32 @@ def test_a_run_in_other_hands_has_not_failed(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     with sweep_cell._alone(folder):
         outcome = run(path, tmp_path / "out")
-    assert [state.state for state in outcome.states] == ["begun", "finished"]
+    assert [state.state for state in outcome.states] == ["new", "finished"], "nothing is written there yet"
     assert not outcome.failed
     assert any(f"has them in hand: {taken.name}" in note for note in outcome.notes)
     assert [state.state for state in run(path, tmp_path / "out").states] == ["finished", "finished"]
+
+
+@pytest.mark.usefixtures("processless")
+def test_a_run_that_ends_in_other_hands_meanwhile_stays_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left alone at first, finished by the other process before this one writes its table."""
+    sweep = load_sweep(write_sweep(tmp_path))
+    taken, own = expand(sweep)
+    work = sweep_run.engine("local")
+
+    def others_hand(folders: Any, load: Any) -> Iterator[Any]:
+        first, second = folders
+        yield [(first, None), (first, sweep_cell.IN_HAND)]
+        yield from work([second], load)
+        yield from ([] for _ in work([first], load))  # the other process: this one hears nothing of it
+
+    monkeypatch.setattr(sweep_run, "engine", lambda name: others_hand)
+    outcome = run_sweep(sweep, [taken, own], tmp_path / "out")
+    assert [state.state for state in outcome.states] == ["finished", "finished"]
+    assert not outcome.notes
+    assert Results.read(tmp_path / "out" / "results.csv").learners == ["sac tau=0.005", "sac tau=0.01"]
 
 
 class TestProcesses:

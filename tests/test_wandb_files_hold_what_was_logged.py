@@ -191,9 +191,15 @@ def test_a_full_disk_costs_an_evaluation_its_wandb_run_alone(tmp_path: Path, mon
     def fails(*_: Any, **__: Any) -> None:
         raise FULL
 
+    files = [
+        path for path in run.folder.rglob("*") if path.is_file() and "wandb" not in str(path.relative_to(run.folder))
+    ]
+    before = {path: path.read_bytes() for path in files}
     monkeypatch.setattr(tracking, "attach", fails)
     with pytest.warns(UserWarning, match="No space left"):
         log_evaluation(run.config, run.folder, "sac", "Pendulum-v1", results())
+    assert before
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_a_report_for_wandb_is_built_and_checked_without_an_account(tmp_path: Path) -> None:

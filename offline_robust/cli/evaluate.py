@@ -187,8 +187,7 @@ def _compare_trained(
     as_json: bool,
 ) -> None:
     from offline_robust.experiments.sweep import expand
-    from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison
-    from offline_robust.experiments.sweep_run import updates_table
+    from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison, updates_table
 
     where = given[0] if given else "compare"
     plan = comparison_sweep(load_comparison(values), where)

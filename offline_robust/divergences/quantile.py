@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -32,9 +33,9 @@ class _MovedToTheFloor(Divergence):
     def _repr(self, name: str) -> str:
         return f"{name}({self.radius:g})" if self.v_min is None else f"{name}({self.radius:g}, v_min={self.v_min:g})"
 
+    @abstractmethod
     def _kept(self, values: Tensor, law: Tensor) -> tuple[Tensor, Tensor]:
         """What of the nominal law stays in place, (..., m), of total mass 1 - radius, and the dual (...)."""
-        raise NotImplementedError
 
     def worst_case(self, values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Divergence.worst_case`. A value below `v_min` takes the fail state's place."""

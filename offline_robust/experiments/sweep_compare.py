@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pandas as pd
 from pydantic import Field
 
 from offline_robust.baselines import BASELINES
@@ -17,6 +18,7 @@ from offline_robust.datasets.sources import locate
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import TrainingConfig, load_config, load_learner
 from offline_robust.experiments.sweep import (
+    Cell,
     SweepConfig,
     SweepEvaluation,
     _Frozen,
@@ -223,3 +225,21 @@ def _share(learner: str) -> float:
     """
     found = [load_config(name).training for name, of, _ in _bundled_configs() if of == learner]
     return median([own.model_steps / own.steps for own in found if own.model_steps] or [0.25])
+
+
+def updates_table(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """How much every learner trains: one row for each learner, dataset and number of updates."""
+    frame = pd.DataFrame(list(_updates(cells)))
+    return [{str(key): value for key, value in row.items()} for row in frame.drop_duplicates().to_dict("records")]
+
+
+def _updates(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+    for cell in cells:
+        config = cell.config
+        yield {
+            "dataset": config.dataset,
+            "learner": config.learner.name,
+            "updates": config.training.steps,
+            "model_updates": config.training.model_steps,
+            "batch_size": config.training.batch_size,
+        }

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from offline_robust.datasets.sources import locate
@@ -186,11 +185,11 @@ def run_sweep(
                 state.state = "begun"
         write_index(out, states)
     with in_turn(out):
-        # Another process may have finished other cells of this folder meanwhile.
-        states = [state if state.folder in by_folder else look([state.cell], out)[0] for state in states]
+        # Another process may have finished other cells of this folder meanwhile, or those it had in hand.
+        states = [state if state.state == "failed" else look([state.cell], out)[0] for state in states]
         write_index(out, states)
         results, report, notes = summarise_sweep(out, states, sweep, command, score)
-    left = [state.cell.name for state in todo if state.state == "begun"]
+    left = [state.cell.name for state in states if state.folder in by_folder and state.state in ("new", "begun")]
     if left:
         notes.append(f"left to the process that has them in hand: {', '.join(left)[:300]}")
     return SweepOutcome(out, tuple(states), results, report, tuple(notes))
@@ -361,21 +360,3 @@ def _data_notes(states: Sequence[CellState]) -> list[str]:
         for name, found in prints.items()
         if len(found) > 1
     ]
-
-
-def updates_table(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """How much every learner trains: one row for each learner, dataset and number of updates."""
-    frame = pd.DataFrame(list(_updates(cells)))
-    return [{str(key): value for key, value in row.items()} for row in frame.drop_duplicates().to_dict("records")]
-
-
-def _updates(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
-    for cell in cells:
-        config = cell.config
-        yield {
-            "dataset": config.dataset,
-            "learner": config.learner.name,
-            "updates": config.training.steps,
-            "model_updates": config.training.model_steps,
-            "batch_size": config.training.batch_size,
-        }
