@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from offline_robust.envs.making import register_environments
 
 from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, system
 from offline_robust.envs.cartpole_engine import BatchedCartPole
-from offline_robust.envs.making import register_environments
 
 EPISODES = 32
 IDS = ("CartPole-v1", "CartPole-v0", "ContinuousCartPole-v0")

@@ -5,7 +5,7 @@ d3rlpy's own Minari reader is never called: it shifts rows against each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +15,7 @@ from offline_robust.baselines.names import require_d3rlpy
 from offline_robust.baselines.segments import Segment, join, segments_of
 from offline_robust.datasets.spaces import Spaces, spaces_of
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.environment import EnvironmentSpec, as_spec
 from offline_robust.errors import DatasetError
 
 
@@ -57,8 +58,7 @@ def from_replay_buffer(
     *,
     observation_space: gym.spaces.Box | None = None,
     action_space: Spaces | None = None,
-    env_id: str | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
+    env: str | EnvironmentSpec | None = None,
 ) -> TransitionDataset:
     """The dataset of a d3rlpy replay buffer: `to_replay_buffer`'s, or one of d3rlpy's own making.
 
@@ -69,8 +69,7 @@ def from_replay_buffer(
         buffer: anything with ``episodes`` and ``dataset_info``.
         observation_space: unbounded when None and no environment is named.
         action_space: as many discrete actions as the buffer says, or the box that the data span, when None.
-        env_id: the Gymnasium environment of the data; gives the spaces where they are not given.
-        env_kwargs: its keyword arguments.
+        env: the environment of the data, an id or a whole description; gives the spaces where they are not given.
 
     Raises:
         DatasetError: observations that are not vectors, values that are not finite, or no episode.
@@ -78,8 +77,9 @@ def from_replay_buffer(
     episodes = buffer.episodes
     if not len(episodes):
         raise DatasetError("the replay buffer holds no episode")
-    if env_id is not None and (observation_space is None or action_space is None):
-        observations, actions, _ = spaces_of(env_id, env_kwargs or {})
+    environment = None if env is None else as_spec(env, "env")
+    if environment is not None and (observation_space is None or action_space is None):
+        environment, observations, actions, _ = spaces_of(environment)
         observation_space, action_space = observation_space or observations, action_space or actions
     info = buffer.dataset_info
     discrete = str(info.action_space).endswith("DISCRETE")
@@ -89,8 +89,7 @@ def from_replay_buffer(
         [_segment(episode, number, discrete) for number, episode in enumerate(episodes)],
         observation_space=observation_space,
         action_space=action_space,
-        env_id=env_id,
-        env_kwargs=dict(env_kwargs or {}),
+        environment=environment,
         provenance={"source": "d3rlpy replay buffer", "format": "d3rlpy"},
     )
 

@@ -15,6 +15,7 @@ from offline_robust.datasets.logged import column, flags, vectors
 from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, decode_description, encode_description, spaces_of
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.environment import EnvironmentSpec, as_spec
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
@@ -37,7 +38,7 @@ def write_d3rlpy(dataset: TransitionDataset, path: str | Path, *, overwrite: boo
     target = Path(path)
     if target.exists() and not overwrite:
         raise DatasetError(f"{target}: exists already; choose another name, or overwrite it (overwrite=True)")
-    about = Description(dataset.observation_space, dataset.action_space, dataset.env_id, dataset.env_kwargs)
+    about = Description(dataset.observation_space, dataset.action_space, dataset.environment)
     with replacing(target) as aside, h5py.File(aside, "w") as file:
         count = 0
         for segment in segments_of(dataset):
@@ -52,14 +53,14 @@ def write_d3rlpy(dataset: TransitionDataset, path: str | Path, *, overwrite: boo
     return target
 
 
-def read_d3rlpy(path: str | Path, *, env_id: str | None = None) -> TransitionDataset:
+def read_d3rlpy(path: str | Path, *, env: str | EnvironmentSpec | None = None) -> TransitionDataset:
     """Reads a replay-buffer file of d3rlpy 2: `write_d3rlpy`'s, or what ``ReplayBuffer.dump`` wrote.
 
     In a file of d3rlpy's own every row is kept; an episode's last row has no true next observation there.
 
     Args:
         path: the file.
-        env_id: the environment of the data; it gives the spaces, which d3rlpy's own files do not state.
+        env: the environment of the data; it gives the spaces, which d3rlpy's own files do not state.
 
     Raises:
         DatasetError: not such a file, damaged, too large, not finite, or observations that are not vectors.
@@ -72,8 +73,9 @@ def read_d3rlpy(path: str | Path, *, env_id: str | None = None) -> TransitionDat
         about = _description(where, root, names, budget)
         segments = [_segment(where, root, names, number, budget) for number in range(episodes)]
     observation_space, action_space = about.observation_space, about.action_space
-    if env_id is not None:
-        observation_space, action_space, _ = spaces_of(env_id, {})
+    environment = about.environment
+    if env is not None:
+        environment, observation_space, action_space, _ = spaces_of(as_spec(env, "env"))
     widths = {(part.observations.shape[1], part.actions.shape[1], part.actions.dtype.kind) for part in segments}
     if len(widths) > 1:
         raise refusal(where, "has episodes whose observations or actions differ in width or type", "dump them apart")
@@ -81,8 +83,7 @@ def read_d3rlpy(path: str | Path, *, env_id: str | None = None) -> TransitionDat
         segments,
         observation_space=observation_space,
         action_space=action_space,
-        env_id=env_id or about.env_id,
-        env_kwargs={} if env_id else about.env_kwargs,
+        environment=environment,
         provenance={"source": where, "format": "d3rlpy"},
     )
 

@@ -1,5 +1,6 @@
 """What an environment is, as data that travels whole from the logs to the report, and how it is made from that."""
 
+from offline_robust.environment.choice import EnvironmentChoice, as_choice, without
 from offline_robust.environment.imports import import_modules, imported, split_module
 from offline_robust.environment.making import as_spec, make_env, make_flat, register_environments, step_limit
 from offline_robust.environment.spaces import (
@@ -23,9 +24,11 @@ from offline_robust.environment.spec import (
 
 __all__ = [
     "NO_LIMIT",
+    "EnvironmentChoice",
     "EnvironmentSpec",
     "WrapperSpec",
     "agree",
+    "as_choice",
     "as_spec",
     "decode_space",
     "dimension_names",
@@ -44,4 +47,5 @@ __all__ = [
     "spaces_disagree",
     "split_module",
     "step_limit",
+    "without",
 ]

@@ -17,6 +17,10 @@ from offline_robust.errors import EvaluationError, nearest
 CONTINUOUS_CARTPOLE = "ContinuousCartPole-v0"
 
 
+class EnvironmentMissing(EvaluationError):
+    """The environment, or a package that it needs, is not there; training from logged data goes on without it."""
+
+
 def register_environments() -> None:
     """Registers what this library adds to Gymnasium, once. Nothing of it is imported before it is made."""
     if CONTINUOUS_CARTPOLE not in gym.registry:
@@ -98,11 +102,11 @@ def _made(spec: EnvironmentSpec) -> Env:
         reason = _line(error)
         # Gymnasium 1.0's own advice does not build: its extra compiles an old box2d.
         advice = "pip install 'offline-robust[box2d]'" if "box2d" in reason.lower() else reason
-        raise EvaluationError(f"{env_id} needs a package that is not installed: {advice}") from None
+        raise EnvironmentMissing(f"{env_id} needs a package that is not installed: {advice}") from None
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         if env_id in gym.registry:
             raise EvaluationError(f"cannot make {env_id}: {_line(error)}") from None
-        raise EvaluationError(f"no environment {env_id!r}{_where_from(spec)}") from None
+        raise EnvironmentMissing(f"no environment {env_id!r}{_where_from(spec)}") from None
     except Exception as error:  # the environment's own code decides what goes wrong in it
         given = f" with {kwargs}" if kwargs else ""
         raise EvaluationError(f"cannot make {env_id!r}{given}: {_line(error) or type(error).__name__}") from None
@@ -147,5 +151,3 @@ def _line(error: Exception) -> str:
 def _short(space: gym.Space[Any]) -> str:
     text = str(space)
     return text if len(text) <= 300 else f"{text[:300]}..."
-
-

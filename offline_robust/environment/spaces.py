@@ -229,16 +229,17 @@ def _columns(
 
 
 def same_observations(one: gym.Space[Any], other: gym.Space[Any]) -> bool:
-    """Whether two spaces mean the same numbers in the same order; bounds, which change between versions, aside."""
+    """Whether two spaces have the same parts of the same shapes.
+
+    Bounds, which change between versions, and the order of a dictionary's parts, which `flat_view` takes over, aside.
+    """
     if isinstance(one, gym.spaces.Dict | gym.spaces.Tuple):
         if type(one) is not type(other):
             return False
-        ours, theirs = _below(one), _below(other)  # type: ignore[arg-type]  # of one type, as was just asked
-        return [key for key, _ in ours] == [key for key, _ in theirs] and all(
-            same_observations(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)
-        )
-    if isinstance(one, gym.spaces.Box):
-        return isinstance(other, gym.spaces.Box) and one.shape == other.shape
+        ours, theirs = dict(_below(one)), dict(_below(other))  # type: ignore[arg-type]  # of one type, as asked
+        return ours.keys() == theirs.keys() and all(same_observations(part, theirs[key]) for key, part in ours.items())
+    if isinstance(one, gym.spaces.Box) and isinstance(other, gym.spaces.Box):
+        return one.shape == other.shape
     return bool(one == other)
 
 

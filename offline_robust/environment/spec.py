@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -64,13 +65,13 @@ class EnvironmentSpec:
     """Steps at which an episode is cut; None as registered, `NO_LIMIT` never."""
     wrappers: tuple[WrapperSpec, ...] = ()
     """What lies around it, from the inside out, beside what `gymnasium.make` adds itself."""
-    imports: tuple[str, ...] = ()
-    """Modules that the user named to have it registered. Files tell them for messages; nobody imports what a file says."""
+    imports: tuple[str, ...] = field(default=(), compare=False)
+    """Modules that the user named to have it registered. Files tell them for messages; none is imported by itself."""
     observation_space: gym.Space[Any] | None = None
     """As the environment with its wrappers has it, before anything is flattened; None where nobody said."""
     action_space: gym.Space[Any] | None = None
     """The same of actions."""
-    source: str = ""
+    source: str = field(default="", compare=False)
     """Who says so: a file, a configuration, an option; for messages."""
 
     def __str__(self) -> str:
@@ -78,7 +79,11 @@ class EnvironmentSpec:
         if self.step_limit is not None:
             parts.append(f"step_limit={self.step_limit or 'none'}")
         parts += [str(wrapper) for wrapper in self.wrappers]
-        return self.id + (f" with {', '.join(parts)}"[:400] if parts else "")
+        said = ", ".join(parts)
+        if len(said) > _MAX_ID:  # cut, and yet different for different environments
+            digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+            said = f"{said[: _MAX_ID - 15]}... #{digest}"
+        return f"{self.id} with {said}" if said else self.id
 
     @property
     def plain(self) -> bool:
@@ -86,12 +91,17 @@ class EnvironmentSpec:
         return not self.kwargs and self.step_limit is None and not self.wrappers
 
     @property
+    def only_id(self) -> bool:
+        """Whether nothing but its id and keyword arguments is known of it."""
+        return self.to_dict().keys() == {"id", "kwargs"}
+
+    @property
     def bare(self) -> EnvironmentSpec:
         """The same without its wrappers; the spaces are then unknown."""
         return replace(self, wrappers=(), observation_space=None, action_space=None) if self.wrappers else self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the same for the same environment; `from_dict` reads them back. Where it was said is left out."""
+        """Plain values, the same for the same environment; `from_dict` reads them back. `source` is left out."""
         content: dict[str, Any] = {"id": self.id, "kwargs": dict(self.kwargs)}
         if self.step_limit is not None:
             content["step_limit"] = self.step_limit
@@ -116,7 +126,9 @@ class EnvironmentSpec:
         known = ("id", "kwargs", "step_limit", "wrappers", "imports", "observation_space", "action_space")
         for key in content:
             if key not in known:
-                raise EvaluationError(f"{source}: environment: unknown key {str(key)[:60]!r}; known: {', '.join(known)}")
+                raise EvaluationError(
+                    f"{source}: environment: unknown key {str(key)[:60]!r}; known: {', '.join(known)}"
+                )
         spaces = {
             name: decode_space(f"{source}: {name}", content[name])
             for name in ("observation_space", "action_space")
@@ -157,7 +169,7 @@ def make_spec(
         raise EvaluationError(f"{at}the environment's id is not a name: {str(env_id)[:80]!r}")
     if ":" in env_id:
         raise EvaluationError(
-            f"{at}environment {env_id!r}: module:Env ids import code; name it in `evaluate --env` or give --import MODULE"
+            f"{at}environment {env_id!r}: module:Env ids import code; name it in `evaluate --env`, or give --import"
         )
     if _ENV_ID.fullmatch(env_id) is None:
         raise EvaluationError(f"{at}the environment's id {env_id!r} is not of the form [namespace/]name-v0")
@@ -257,7 +269,9 @@ def plain_values(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     def copied(value: Any, depth: int) -> Any:
         counted[0] += 1
         if depth > _MAX_DEPTH or counted[0] > _MAX_ITEMS:
-            raise EvaluationError(f"{where}: more than {_MAX_ITEMS:,} values, or nested deeper than {_MAX_DEPTH} levels")
+            raise EvaluationError(
+                f"{where}: more than {_MAX_ITEMS:,} values, or nested deeper than {_MAX_DEPTH} levels"
+            )
         if hasattr(value, "tolist"):  # NumPy's scalars and arrays
             value = value.tolist()
         if value is None or isinstance(value, bool | float | str):
@@ -275,6 +289,15 @@ def plain_values(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {str(key): copied(value, 1) for key, value in values.items()}
 
 
+def with_recorded(spec: EnvironmentSpec, recorded: Mapping[str, gym.Space[Any]]) -> EnvironmentSpec:
+    """The same with the spaces that its data state, where it has none."""
+    return replace(
+        spec,
+        observation_space=spec.observation_space or recorded.get("observation_space"),
+        action_space=spec.action_space or recorded.get("action_space"),
+    )
+
+
 def agree(one: EnvironmentSpec, other: EnvironmentSpec) -> str:
     """What two descriptions of one environment disagree about, in words that say both; empty where they agree.
 
@@ -290,11 +313,11 @@ def agree(one: EnvironmentSpec, other: EnvironmentSpec) -> str:
             return f"{a.id}'s {key} is {mine} in {first} and {theirs} in {second}"
     limits = [s.step_limit if s.step_limit is not None else _limit_of(s.id) for s in (a, b)]
     if limits[0] != limits[1]:
-        mine, theirs = ("as registered" if limit is None else limit or "none" for limit in limits)
+        mine, theirs = ("as registered" if limit is None else str(limit or "none") for limit in limits)
         return f"{a.id}'s step limit is {mine} in {first} and {theirs} in {second}"
-    mine, theirs = (" > ".join(str(wrapper) for wrapper in s.wrappers) or "none" for s in (a, b))
-    if mine != theirs:
-        return f"{a.id}'s wrappers are {mine} in {first} and {theirs} in {second}"
+    stacks = [" > ".join(str(wrapper) for wrapper in s.wrappers) or "none" for s in (a, b)]
+    if a.wrappers != b.wrappers:
+        return f"{a.id}'s wrappers are {stacks[0]} in {first} and {stacks[1]} in {second}"
     return spaces_disagree(a, b)
 
 

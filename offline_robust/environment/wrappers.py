@@ -1,4 +1,4 @@
-"""The wrappers that can be made again from what a file says of them: Gymnasium's own, and those of modules the user named."""
+"""Wrappers made again from what a file says of them: Gymnasium's own, and those of modules that the user named."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ from offline_robust.errors import EvaluationError
 Env = gym.Env[Any, Any]
 
 TRANSPARENT = frozenset(
-    "OrderEnforcing PassiveEnvChecker RecordEpisodeStatistics RecordVideo HumanRendering RenderCollection Autoreset "
-    "AutoResetWrapper RecordEpisodeStatisticsV0".split()
+    {
+        "OrderEnforcing",
+        "PassiveEnvChecker",
+        "RecordEpisodeStatistics",
+        "RecordVideo",
+        "HumanRendering",
+        "RenderCollection",
+        "Autoreset",
+        "AutoResetWrapper",
+    }
 )
 """They change no figure of an episode and are left out."""
 
@@ -85,7 +93,9 @@ def maker(wrapper: WrapperSpec) -> Callable[..., Env]:
         made: Callable[..., Env] = getattr(gym.wrappers, _MADE_AGAIN[wrapper.name])
         return made
     if not wrapper.recorded:
-        reason = "Gymnasium recorded no arguments of it (it does not inherit from gymnasium.utils.RecordConstructorArgs)"
+        reason = (
+            "Gymnasium recorded no arguments of it (it does not inherit from gymnasium.utils.RecordConstructorArgs)"
+        )
     elif _own(wrapper):
         reason = _REASONS.get(wrapper.name, "it is not one of those that are made again")
     elif named_by_user(wrapper.module):
@@ -99,7 +109,9 @@ def maker(wrapper: WrapperSpec) -> Callable[..., Env]:
 
 
 def _way(wrapper: WrapperSpec) -> str:
-    named = f", or --import {wrapper.module} where you trust that module" if not _own(wrapper) and wrapper.module else ""
+    named = (
+        f", or --import {wrapper.module} where you trust that module" if not _own(wrapper) and wrapper.module else ""
+    )
     return f"go on without it with --ignore-wrapper {wrapper.name} (env.ignore_wrappers in a configuration){named}"
 
 
