@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
@@ -107,10 +108,12 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
         if len(np.unique(episode)) != len(starts):
             raise refusal(f"{where}: episode", "rows of one episode are not together", "sort the rows by episode")
         logged.starts = episode_starts(f"{where}: episode", starts, len(logged))
-    for key in ("observation_space", "action_space"):
+    for key, flat in (("observation_space", flat_observations), ("action_space", flat_actions)):
         if arrays.get(key) is not None:
-            flat = flat_observations if key == "observation_space" else flat_actions
             setattr(logged, key, flat_space(f"{where}: {key}", arrays[key], flat))
+    stated = arrays.get("action_space")
+    if isinstance(stated, gym.spaces.Discrete) and logged.actions.dtype.kind == "i":
+        logged.actions = logged.actions - int(stated.start)  # they count from 0 here
     env = arrays.get("env") if arrays.get("env") is not None else arrays.get("env_id")
     if env is not None:
         spec = as_spec(env, f"{where}: env")
