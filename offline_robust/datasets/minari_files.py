@@ -170,14 +170,13 @@ def _observations(where: str, group: Any, budget: Budget, space: gym.Space[Any] 
     def read(path: tuple[str, ...]) -> Array:
         here, at = group, where
         for name in ("observations", *path[:-1]) if path else ():
-            here = open_object(at, here, name)
+            here = open_object(at, here, _stored(here, name))
             at = f"{at}: {name}"
             if not is_group(here):
                 raise refusal(at, "is not a group, where the space has several parts", "collect the data again")
         if not path:
             return read_array(at, here, "observations", budget)
-        name = path[-1]
-        return read_array(at, here, name if here.links.exists(name.encode()) else f"_index_{name}", budget)
+        return read_array(at, here, _stored(here, path[-1]), budget)
 
     if space is None or _is_vector(space):
         return read(())
@@ -185,6 +184,11 @@ def _observations(where: str, group: Any, budget: Budget, space: gym.Space[Any] 
         return flatten(f"{where}: observations", space, read)
     except EvaluationError as error:
         raise refusal(f"{where}: observations", str(error).removeprefix(f"{where}: observations: ")) from None
+
+
+def _stored(group: Any, name: str) -> str:
+    """What Minari calls a part: as the dictionary does, or by its number in a tuple."""
+    return name if group.links.exists(name.encode()) else f"_index_{name}"
 
 
 def _is_vector(space: gym.Space[Any]) -> bool:

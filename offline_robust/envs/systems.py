@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, step_limit
+from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, parts, step_limit
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.layers import layered
 from offline_robust.envs.perturbations import (
@@ -271,7 +271,7 @@ def _system(key: str) -> System:
     recorded = spec.observation_space or make_env(spec).observation_space
     found = System(
         spec,
-        {**physics.parameters, **registered(ANY)},
+        {**physics.parameters, **registered(ANY), **_of_parts(recorded)},
         {name: physics.read(name) for name in physics.parameters},
         env.observation_space,
         env.action_space,
@@ -281,6 +281,22 @@ def _system(key: str) -> System:
         dimension_names(recorded),
     )
     env.close()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _of_parts(space: gym.Space[Any]) -> dict[str, ParameterSpec]:
+    """The noise on observations again for each named part, as ``observation_noise.desired_goal``."""
+    if dimension_names(space) is None:
+        return {}
+    found, first = {}, 0
+    for part, width in parts(space):
+        for spec in registered(ANY).values():
+            if spec.target == "observation":
+                name = f"{spec.name}.{part}"
+                found[name] = replace(
+                    spec, name=name, meaning=f"{part} alone: {spec.meaning}", part=(first, first + width)
+                )
+        first += width
     return found
 
 
