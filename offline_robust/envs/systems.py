@@ -95,23 +95,29 @@ def open_physics(env: Env, env_id: str) -> Physics:
         physics = maker(env, env_id)
         if physics is not None:
             return physics
-    if _keeps_model(env):
+    if (owner := model_owner(env)) is not None:
         # MuJoCo takes a while to import, and most users of the other environments do not need it.
         from offline_robust.envs.mujoco_batch import open_mujoco
 
-        return open_mujoco(env)
+        return open_mujoco(env, owner)
     return AttributePhysics(env, env_id)
 
 
-def _keeps_model(env: Env) -> bool:
-    return type(getattr(env.unwrapped, "model", None)).__module__.startswith("mujoco.")
+def model_owner(env: Env) -> Env | None:
+    """The environment that holds a MuJoCo model as its own: this one, or one inside it, as the mazes have a robot."""
+    inner = env.unwrapped
+    held = [value.unwrapped for value in vars(inner).values() if isinstance(value, gym.Env)]
+    for candidate in (inner, *held):
+        if type(vars(candidate).get("model")).__module__.startswith("mujoco."):
+            return candidate
+    return None
 
 
 def _simulator(env: Env) -> str:
     """The batched engine that runs an environment without wrappers: by its class, for an id can be registered anew."""
     kind = type(env.unwrapped)
     named = _ENGINES.get(f"{kind.__module__}:{kind.__qualname__}", "")
-    if named or not _keeps_model(env):
+    if named or model_owner(env) is None:
         return named
     from offline_robust.envs.mujoco_engine import supports
 
