@@ -7,6 +7,7 @@ observations, episode starts) goes under our own prefix, which other readers pas
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -69,6 +70,7 @@ def write_minari(
             f"{data}: row {jump:,} has a next observation that is not the next row's observation, which Minari's "
             "layout cannot hold: write .hdf5 or .npz instead"
         )
+    spec = _env_spec(dataset)
     about = {
         "total_episodes": len(starts),
         "total_steps": len(dataset),
@@ -76,7 +78,7 @@ def write_minari(
         "jpeg_encoding": False,
         "observation_space": _space_text(dataset.observation_space),
         "action_space": _space_text(dataset.action_space),
-        **({"env_spec": _env_spec(dataset)} if _env_spec(dataset) else {}),
+        **({"env_spec": spec} if spec else {}),
         "dataset_id": dataset_id or dataset.provenance.get("dataset_id") or f"{Path(folder).resolve().name}-v0",
         "minari_version": _MINARI_VERSION,
         **({"description": description} if description else {}),
@@ -227,10 +229,23 @@ def _space_text(space: gym.Space[Any]) -> str:
 
 
 def _env_spec(dataset: TransitionDataset) -> str | None:
-    """Gymnasium's JSON for a registered environment, which is what `recover_environment` of Minari needs."""
+    """Gymnasium's JSON for a registered environment, which is what `recover_environment` of Minari needs.
+
+    None, with a warning, where the environment has none (it was registered with a class or a function, or with
+    keywords that JSON does not hold): `offline_robust` in metadata.json names it all the same.
+    """
     if dataset.env_id not in gym.registry:
         return None
-    content = json.loads(gym.spec(dataset.env_id).to_json())
+    try:
+        content = json.loads(gym.spec(dataset.env_id).to_json())
+    except Exception as error:  # Gymnasium raises several kinds, for whatever it meets in the registration
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(
+            f"{dataset.env_id}: written without env_spec, for Gymnasium cannot put its registration into JSON "
+            f"({reason}); register it as 'module:Class', and Minari's recover_environment works too",
+            stacklevel=3,
+        )
+        return None
     content["kwargs"] = {**content.get("kwargs", {}), **plain_kwargs(dataset.env_kwargs)}
     return json.dumps(content)
 
