@@ -22,7 +22,7 @@ from offline_robust.datasets.transitions import TENSORS, TransitionDataset
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: raise it whenever a reader changes what it returns."""
 MIN_EPISODES = 64
 """Fewer episodes than this are read as fast from the source."""

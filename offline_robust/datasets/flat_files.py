@@ -78,7 +78,7 @@ def read_npz(path: Path) -> Logged:
 
 
 def read_arrays(arrays: Mapping[str, Any]) -> Logged:
-    """Takes arrays, tensors or lists from memory.
+    """Takes arrays, tensors or lists from memory; what comes of them shares none of it with the caller.
 
     Args:
         arrays: keys as in `ALIASES`; optionally ``next_valid`` (N,), ``episode`` (N,) (the episode of each row, rows
@@ -94,6 +94,7 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
     if arrays.get("next_valid") is not None:
         columns[OWN_PREFIX + "next_valid"] = _as_array(f"{where}: next_valid", arrays["next_valid"])
     logged = from_columns(where, columns, names)
+    own_memory(logged, columns)
     if arrays.get("episode") is not None:
         episode = _as_array(f"{where}: episode", arrays["episode"])
         if episode.shape != (len(logged),):
@@ -113,6 +114,14 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
     logged.env_id, logged.env_kwargs = arrays.get("env_id"), dict(arrays.get("env_kwargs") or {})
     logged.provenance = {"source": "arrays", "format": "arrays"}
     return logged
+
+
+def own_memory(logged: Logged, columns: Mapping[str, Array]) -> None:
+    """Copies what still lies in the caller's memory: reused, it would change the data under their fingerprint."""
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        values = getattr(logged, name)
+        if values is not None and np.may_share_memory(values, columns[name]):
+            setattr(logged, name, values.copy())
 
 
 def use_environment(logged: Logged, env_id: str) -> None:

@@ -22,8 +22,8 @@ from offline_robust.datasets.problems import refusal
 # Deflate, the filter that most files have, gives at most 1032:1.
 _MAX_RATIO = 1_100
 MAX_UNSTORED = 2 * 2**30
-"""Bytes of one source that may come out of nothing: arrays, or chunks of them, that were created and never written (HDF5
-reads their fill value), and what filters make of almost no bytes."""
+"""Bytes of one source that may come out of nothing: arrays, or chunks of them, that were created and never written
+(HDF5 reads their fill value), and what filters make of almost no bytes."""
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from offline_robust.datasets.assemble import assemble, infer_spaces
+from offline_robust.datasets.assemble import assemble, exact_columns, infer_spaces
 from offline_robust.datasets.cache import Cache
 from offline_robust.datasets.checks import findings
 from offline_robust.datasets.flat_files import read_arrays, read_d4rl, read_npz, use_environment
@@ -45,7 +46,7 @@ def load_dataset(
         DatasetError: the data are damaged or contradict themselves; one line that names file, key and row.
     """
     if isinstance(source, Mapping):
-        return _strict(read_arrays(source), env_id).to(device)
+        return _told(_strict(read_arrays(source), env_id)).to(device)
     location = locate(source)
     store = Cache(location, env_id) if cache else None
     dataset = store.load() if store is not None else None
@@ -53,7 +54,7 @@ def load_dataset(
         dataset = _strict(_READERS[location.kind](location.path), env_id)
         if store is not None:
             store.save(dataset)
-    return dataset.to(device)
+    return _told(dataset).to(device)
 
 
 def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) -> list[Problem]:
@@ -69,6 +70,7 @@ def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) 
         if not isinstance(source, Mapping):
             location = locate(source)
         logged = read_arrays(source) if location is None else _READERS[location.kind](location.path)  # type: ignore[arg-type]
+        logged.measure()
         _complete(logged, env_id)
     except FileProblem as error:
         return [error.problem]
@@ -78,8 +80,9 @@ def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) 
 def convert(source: str | Path, target: str | Path, *, to: str | None = None, overwrite: bool = False) -> Path:
     """Writes a dataset in another format: Minari (a folder), D4RL (.hdf5) or npz, by the target's ending or ``to``.
 
-    There and back is exact: transitions, episodes, masks, spaces and environment. What `TransitionDataset` does not
-    hold (``infos``, episode seeds, reference scores) is left behind.
+    There and back is exact: transitions, episodes, masks, spaces and environment. Numbers that float32 does not hold,
+    though learners compute in it, are written as the source has them. What `TransitionDataset` does not hold
+    (``infos``, episode seeds, reference scores) is left behind.
 
     Returns:
         What was written.
@@ -88,15 +91,30 @@ def convert(source: str | Path, target: str | Path, *, to: str | None = None, ov
         DatasetError: the source does not load, the target exists, or its format cannot express the data.
     """
     target_format(target, to)
-    return write_dataset(load_dataset(source, cache=False), target, to=to, overwrite=overwrite)
+    location = locate(source)
+    logged = _READERS[location.kind](location.path)
+    raw = dict(logged.raw)
+    dataset = _strict(logged, None)
+    return write_dataset(dataset, target, to=to, overwrite=overwrite, exact=exact_columns(dataset, raw))
 
 
 def _strict(logged: Logged, env_id: str | None) -> TransitionDataset:
     # What the reader found comes first: spaces inferred from half the episodes would hide it.
     raise_errors(logged.problems)
+    logged.measure()
+    logged.raw.clear()  # of large data, the source's own numbers need not stay while the dataset is made
     _complete(logged, env_id)
     raise_errors(findings(logged))
     return assemble(logged)
+
+
+def _told(dataset: TransitionDataset) -> TransitionDataset:
+    """Says what the numbers of a dataset have lost, also where they come from the cache."""
+    if lost := dataset.provenance.get("rounded"):
+        more = f"; and {len(lost) - 1} more" if len(lost) > 1 else ""
+        where = dataset.provenance.get("source")
+        warnings.warn(f"{where}: float32 is too coarse for {lost[0]}{more}; `data check` says more", stacklevel=3)
+    return dataset
 
 
 def _complete(logged: Logged, env_id: str | None) -> None:

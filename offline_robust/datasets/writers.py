@@ -26,6 +26,7 @@ from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
 Format = Literal["minari", "d4rl", "npz"]
+Exact = Mapping[str, NDArray[Any]] | None
 
 # Readable by every HDF5 from 1.10 on, and a fifth smaller than the oldest layout for many small groups.
 _LIBVER = ("v108", "v110")
@@ -41,6 +42,7 @@ def write_minari(
     description: str | None = None,
     overwrite: bool = False,
     collection: Mapping[str, Any] | None = None,
+    exact: Exact = None,
     **metadata: Any,
 ) -> Path:
     """Writes ``folder/data`` in Minari's HDF5 layout; ``minari.MinariDataset(folder / "data")`` opens it.
@@ -52,6 +54,7 @@ def write_minari(
         description: free text for Minari's listing.
         overwrite: replace an existing ``folder/data``.
         collection: how the data were made, as plain values; it is read back into the provenance.
+        exact: arrays to write in place of the dataset's, which float32 does not hold (`assemble.exact_columns`).
         metadata: further fields of metadata.json (``author``, ``algorithm_name``, ``code_permalink``, ...).
 
     Returns:
@@ -62,7 +65,7 @@ def write_minari(
     """
     data = Path(folder) / "data"
     _refuse_existing(data, overwrite)
-    arrays = _arrays(dataset)
+    arrays = _arrays(dataset, exact)
     starts = _starts(arrays["episode"])
     jump = _jumps(arrays)
     if jump is not None:
@@ -99,8 +102,8 @@ def write_minari(
     return data
 
 
-def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes one HDF5 file in D4RL's layout.
+def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
+    """Writes one HDF5 file in D4RL's layout; ``exact`` as in `write_minari`.
 
     ``next_observations`` is left out where it would say no more than the rows that follow, as in early D4RL files.
 
@@ -110,13 +113,13 @@ def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool 
     path = Path(path)
     _refuse_existing(path, overwrite)
     with replacing(path) as aside, h5py.File(aside, "w", libver=_LIBVER) as file:
-        for name, values in _flat_columns(dataset).items():
+        for name, values in _flat_columns(dataset, exact).items():
             file.create_dataset(name, data=values, track_times=False)
     return path
 
 
-def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes one npz archive with D4RL's names; ``numpy.load`` reads it without pickle.
+def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
+    """Writes one npz archive with D4RL's names; ``numpy.load`` reads it without pickle; ``exact`` as in `write_minari`.
 
     Raises:
         DatasetError: the target exists.
@@ -124,7 +127,7 @@ def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool =
     path = Path(path)
     _refuse_existing(path, overwrite)
     with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in _flat_columns(dataset).items():
+        for name, values in _flat_columns(dataset, exact).items():
             buffer = BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
             # A fixed moment: the archive's bytes depend on nothing but the data.
@@ -151,13 +154,18 @@ def target_format(target: str | Path, to: str | None = None) -> Format:
 
 
 def write_dataset(
-    dataset: TransitionDataset, target: str | Path, *, to: str | None = None, overwrite: bool = False
+    dataset: TransitionDataset,
+    target: str | Path,
+    *,
+    to: str | None = None,
+    overwrite: bool = False,
+    exact: Exact = None,
 ) -> Path:
     """Writes a dataset in the format that the target's ending or ``to`` names (`target_format`)."""
     form = target_format(target, to)
     if form == "minari":
-        return write_minari(dataset, target, overwrite=overwrite)
-    return (write_d4rl if form == "d4rl" else write_npz)(dataset, target, overwrite=overwrite)
+        return write_minari(dataset, target, overwrite=overwrite, exact=exact)
+    return (write_d4rl if form == "d4rl" else write_npz)(dataset, target, overwrite=overwrite, exact=exact)
 
 
 def _write_episode(group: h5py.Group, number: int, arrays: Mapping[str, NDArray[Any]], begin: int, end: int) -> None:
@@ -178,9 +186,9 @@ def _write_episode(group: h5py.Group, number: int, arrays: Mapping[str, NDArray[
         group.create_dataset(name, data=values, track_times=False)
 
 
-def _flat_columns(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
+def _flat_columns(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
     """D4RL's arrays and our own additions, by key."""
-    arrays = _arrays(dataset)
+    arrays = _arrays(dataset, exact)
     valid = arrays["next_valid"]
     last = np.r_[np.diff(arrays["episode"]) != 0, True]
     columns = {
@@ -200,11 +208,11 @@ def _flat_columns(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _arrays(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
+def _arrays(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
     """The tensors as arrays; fillers become the row's own observation, so that equal data give equal bytes."""
     names = ("observations", "actions", "rewards", "terminated", "truncated", "next_valid", "episode")
-    arrays = {name: getattr(dataset, name).cpu().numpy() for name in names}
-    after = dataset.next_observations.cpu().numpy()
+    arrays = {name: getattr(dataset, name).cpu().numpy() for name in names} | dict(exact or {})
+    after = arrays.get("next_observations", dataset.next_observations.cpu().numpy())
     arrays["next_observations"] = np.where(arrays["next_valid"][:, None], after, arrays["observations"])
     return arrays
 
