@@ -59,11 +59,13 @@ def infer_spaces(logged: Logged) -> None:
         logged.observation_space = infer_observation_space(logged.observations.shape[1])
         inferred.append("observation_space (unbounded)")
     if logged.action_space is None:
-        logged.action_space = infer_action_space(logged.name("actions"), logged.actions)
+        logged.action_space = infer_action_space(logged.name("actions"), logged.actions, logged.least_actions)
         inferred.append("action_space (the range of the data)")
         logged.action_space_inferred = True
     if inferred:
         logged.provenance["inferred"] = inferred
+    if logged.actions_from_zero and isinstance(logged.action_space, gym.spaces.Discrete):
+        logged.actions, logged.actions_from_zero = fit_actions(logged) + int(logged.action_space.start), False
 
 
 def fit_actions(logged: Logged) -> Array:

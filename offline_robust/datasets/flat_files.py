@@ -96,15 +96,7 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
     logged = from_columns(where, columns, names)
     own_memory(logged, columns)
     if arrays.get("episode") is not None:
-        episode = _as_array(f"{where}: episode", arrays["episode"])
-        if episode.shape != (len(logged),):
-            raise refusal(
-                f"{where}: episode", f"has shape {episode.shape}", f"give one number for each of {len(logged):,}"
-            )
-        starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
-        if len(np.unique(episode)) != len(starts):
-            raise refusal(f"{where}: episode", "rows of one episode are not together", "sort the rows by episode")
-        logged.starts = episode_starts(f"{where}: episode", starts, len(logged))
+        set_episodes(logged, f"{where}: episode", _as_array(f"{where}: episode", arrays["episode"]))
     for key in ("observation_space", "action_space"):
         if arrays.get(key) is not None:
             space = vector_space(f"{where}: {key}", arrays[key])
@@ -114,6 +106,20 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
     logged.env_id, logged.env_kwargs = arrays.get("env_id"), dict(arrays.get("env_kwargs") or {})
     logged.provenance = {"source": "arrays", "format": "arrays"}
     return logged
+
+
+def set_episodes(logged: Logged, where: str, episode: Array) -> None:
+    """Takes over which episode (N,) each row belongs to.
+
+    Raises:
+        DatasetError: another shape, or rows of one episode that are not together.
+    """
+    if episode.shape != (len(logged),):
+        raise refusal(where, f"has shape {episode.shape}", f"give one number for each of {len(logged):,}")
+    starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
+    if len(np.unique(episode)) != len(starts):
+        raise refusal(where, "rows of one episode are not together", "sort the rows by episode")
+    logged.starts = episode_starts(where, starts, len(logged))
 
 
 def own_memory(logged: Logged, columns: Mapping[str, Array]) -> None:

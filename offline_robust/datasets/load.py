@@ -10,19 +10,33 @@ from typing import Any
 from offline_robust.datasets.assemble import assemble, exact_columns, infer_spaces
 from offline_robust.datasets.cache import Cache
 from offline_robust.datasets.checks import findings
-from offline_robust.datasets.flat_files import read_arrays, read_d4rl, read_npz, use_environment
+from offline_robust.datasets.flat_files import read_d4rl, read_npz, use_environment
 from offline_robust.datasets.logged import Logged
 from offline_robust.datasets.minari_files import read_minari
+from offline_robust.datasets.objects import as_path, read_object
 from offline_robust.datasets.problems import FileProblem, Problem, raise_errors
-from offline_robust.datasets.sources import Location, locate
+from offline_robust.datasets.replay_buffers import read_buffer_file
+from offline_robust.datasets.sources import locate
+from offline_robust.datasets.table_files import read_csv, read_jsonl, read_parquet
 from offline_robust.datasets.transitions import TransitionDataset
 from offline_robust.datasets.writers import target_format, write_dataset
 
-_READERS = {"minari": read_minari, "d4rl": read_d4rl, "npz": read_npz}
+Source = str | Path | Mapping[str, Any] | Any
+"""A name, a path, or an object that `read_object` takes."""
+
+_READERS = {
+    "minari": read_minari,
+    "d4rl": read_d4rl,
+    "d3rlpy": read_buffer_file,
+    "npz": read_npz,
+    "csv": read_csv,
+    "parquet": read_parquet,
+    "jsonl": read_jsonl,
+}
 
 
 def load_dataset(
-    source: str | Path | Mapping[str, Any], *, env_id: str | None = None, device: str = "cpu", cache: bool = True
+    source: Source, *, env_id: str | None = None, device: str = "cpu", cache: bool = True
 ) -> TransitionDataset:
     """Loads logged transitions.
 
@@ -31,10 +45,12 @@ def load_dataset(
 
     Args:
         source: a bundled name (``"pendulum-td3"``), a Minari id (``"mujoco/hopper/medium-v0"``; the local copy, else
-            a download), a Minari folder, a D4RL-layout ``.hdf5`` file, an ``.npz`` file, or a dictionary of arrays
-            (``observations``, ``actions``, ``rewards``, ``terminals``, and optionally ``timeouts``,
-            ``next_observations``, ``next_valid``, ``episode``, ``observation_space``, ``action_space``). An existing
-            path wins over a name.
+            a download), a Minari folder, a ``.hdf5`` file (D4RL's layout, or d3rlpy's replay buffer), an ``.npz``,
+            ``.csv``, ``.parquet`` or ``.jsonl`` file, a dictionary of arrays (``observations``, ``actions``,
+            ``rewards``, ``terminals``, and optionally ``timeouts``, ``next_observations``, ``next_valid``,
+            ``episode``, ``observation_space``, ``action_space``), a pandas data frame (for the names of columns see
+            `offline_robust.datasets.tables`), a `minari.MinariDataset` or a d3rlpy replay buffer. An existing path
+            wins over a name.
         env_id: the Gymnasium environment the data came from. It wins over what the source says, and gives the
             spaces (and an early D4RL file's time limit) where the source does not state them.
         device: where the tensors shall live.
@@ -45,19 +61,20 @@ def load_dataset(
         DatasetNotFound: there is nothing of that name.
         DatasetError: the data are damaged or contradict themselves; one line that names file, key and row.
     """
-    if isinstance(source, Mapping):
-        return _told(_strict(read_arrays(source), env_id)).to(device)
+    source = as_path(source)
+    if not isinstance(source, str | Path):
+        return _told(finish(read_object(source), env_id)).to(device)
     location = locate(source)
     store = Cache(location, env_id) if cache else None
     dataset = store.load() if store is not None else None
     if dataset is None:
-        dataset = _strict(_READERS[location.kind](location.path), env_id)
+        dataset = finish(_READERS[location.kind](location.path), env_id)
         if store is not None:
             store.save(dataset)
     return _told(dataset).to(device)
 
 
-def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) -> list[Problem]:
+def check(source: Source, *, env_id: str | None = None) -> list[Problem]:
     """Reads leniently and lists everything that is wrong or worth knowing, errors first.
 
     A source loads exactly when no finding is an ``error``.
@@ -65,11 +82,8 @@ def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) 
     Raises:
         DatasetNotFound: there is nothing of that name.
     """
-    location: Location | None = None
     try:
-        if not isinstance(source, Mapping):
-            location = locate(source)
-        logged = read_arrays(source) if location is None else _READERS[location.kind](location.path)  # type: ignore[arg-type]
+        logged = _read(source)
         logged.measure()
         _complete(logged, env_id)
     except FileProblem as error:
@@ -77,8 +91,8 @@ def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) 
     return findings(logged)
 
 
-def convert(source: str | Path, target: str | Path, *, to: str | None = None, overwrite: bool = False) -> Path:
-    """Writes a dataset in another format: Minari (a folder), D4RL (.hdf5) or npz, by the target's ending or ``to``.
+def convert(source: Source, target: str | Path, *, to: str | None = None, overwrite: bool = False) -> Path:
+    """Writes what `load_dataset` reads as Minari (a folder), D4RL (.hdf5) or npz, by the target's ending or ``to``.
 
     There and back is exact: transitions, episodes, masks, spaces and environment. Numbers that float32 does not hold,
     though learners compute in it, are written as the source has them. What `TransitionDataset` does not hold
@@ -91,14 +105,26 @@ def convert(source: str | Path, target: str | Path, *, to: str | None = None, ov
         DatasetError: the source does not load, the target exists, or its format cannot express the data.
     """
     target_format(target, to)
-    location = locate(source)
-    logged = _READERS[location.kind](location.path)
+    logged = _read(source)
     raw = dict(logged.raw)
-    dataset = _strict(logged, None)
+    dataset = finish(logged, None)
     return write_dataset(dataset, target, to=to, overwrite=overwrite, exact=exact_columns(dataset, raw))
 
 
-def _strict(logged: Logged, env_id: str | None) -> TransitionDataset:
+def _read(source: Source) -> Logged:
+    source = as_path(source)
+    if not isinstance(source, str | Path):
+        return read_object(source)
+    location = locate(source)
+    return _READERS[location.kind](location.path)
+
+
+def finish(logged: Logged, env_id: str | None) -> TransitionDataset:
+    """The dataset of what a reader found; the environment supplies what it does not say.
+
+    Raises:
+        DatasetError: for the first error among the findings.
+    """
     # What the reader found comes first: spaces inferred from half the episodes would hide it.
     raise_errors(logged.problems)
     logged.measure()

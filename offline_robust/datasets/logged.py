@@ -26,10 +26,10 @@ ALIASES = {
     "actions": ("actions", "action", "act"),
     "rewards": ("rewards", "reward", "rew"),
     "terminated": ("terminals", "terminated", "terminations", "terminal", "dones", "done"),
-    "truncated": ("timeouts", "truncated", "truncations", "timeout"),
+    "truncated": ("timeouts", "truncated", "truncations", "timeout", "episode_terminals"),
     "next_observations": ("next_observations", "next_obs", "next_observation"),
 }
-"""Names under which flat files and dictionaries may hold each array: D4RL's first, then Gymnasium's and NeoRL's."""
+"""Names under which flat sources may hold each array: D4RL's first, then Gymnasium's, NeoRL's and d3rlpy 1's."""
 
 
 @dataclass
@@ -64,6 +64,10 @@ class Logged:
     raw: dict[str, list[Array]] = field(default_factory=dict)
     """Stretches of those columns whose numbers float32 may not hold, as the source has them; of an episode with T+1
     observations all of them, under "observations"."""
+    actions_from_zero: bool = False
+    """Whether discrete actions count from 0 whatever the space says (d3rlpy's do)."""
+    least_actions: int = 0
+    """At least as many discrete actions there are, where no space is stated."""
     action_space_inferred: bool = False
     """Whether neither source nor environment stated the action space."""
     rounded: dict[str, tuple[Loss, ...]] = field(default_factory=dict)
@@ -158,6 +162,8 @@ def from_columns(where: str, columns: Mapping[str, Array], names: Mapping[str, s
         has_truncated=truncated is not None,
         names=dict(names),
     )
+    if names.get("truncated") == "episode_terminals":  # set where an episode ends for whatever reason
+        logged.truncated &= ~logged.terminated
     if logged.next_observations is not None and logged.next_observations.shape != logged.observations.shape:
         width, other = logged.observations.shape[1], logged.next_observations.shape[1]
         raise refusal(at("next_observations"), f"has width {other} where observations has {width}", "log both alike")
