@@ -60,7 +60,7 @@ class Contest:
         self.prepared = [self.alone.torch_batch(self.alone.data.sample(batch, stream)) for _ in range(50)]
 
     def _learner(self, name: str, dataset: TransitionDataset) -> D3RLPyLearner:
-        problem = ProblemSpec.of(dataset, random_streams(0, torch.device("cpu")), None)
+        problem = ProblemSpec.of(dataset, random_streams(0, torch.device("cpu")))
         return D3RLPyLearner(D3RLPyConfig(name=f"d3rlpy:{name}"), problem, dataset)
 
     def fit(self) -> None:

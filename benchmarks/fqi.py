@@ -28,7 +28,7 @@ AIM = 3.0
 
 
 def made(kind: type[BCQ], config: BCQConfig, dataset: Any) -> BCQ:
-    return kind(config, ProblemSpec.of(dataset, random_streams(0, dataset.device), None))
+    return kind(config, ProblemSpec.of(dataset, random_streams(0, dataset.device)))
 
 
 def seconds(learner: BCQ, batches: list[Batch]) -> tuple[float, float]:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import BatchedEnv, Perturbation, System, make_batch, system
 from offline_robust.networks import MLP, Policy, PolicySpec
 from offline_robust.networks.policies import build_actor
@@ -105,10 +106,12 @@ class PPO:
         space, width = of.action_space, int(of.observation_space.shape[0])
         self.discrete = isinstance(space, gym.spaces.Discrete)
         if self.discrete:
-            self.spec = PolicySpec("greedy", width, (), (), settings.hidden, settings.env_id, int(space.n))
+            self.spec = PolicySpec(
+                "greedy", width, (), (), settings.hidden, EnvironmentSpec(settings.env_id), int(space.n)
+            )
         else:
             low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
-            self.spec = PolicySpec("tanh_gaussian", width, low, high, settings.hidden, settings.env_id)
+            self.spec = PolicySpec("tanh_gaussian", width, low, high, settings.hidden, EnvironmentSpec(settings.env_id))
         self.settings, self._generator = settings, generator
         self.actor = build_actor(self.spec, generator)
         if not self.discrete:
@@ -217,7 +220,7 @@ def train(name: str, settings: Behaviour, seed: int, snapshots: Path) -> None:
     """Trains one policy; the file on disk is the best of the evaluated snapshots."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
-    of = system(settings.env_id, {})
+    of = system(settings.env_id)
     learner, batch = PPO(of, settings, generator), batch_of(of, settings, settings.episodes)
     curve, best, done, started, begun = [], -math.inf, 0, 0, time.perf_counter()
     snapshots.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from offline_robust.envs.cartpole import register_environments
+from offline_robust.environment import EnvironmentSpec, register_environments
 from offline_robust.networks import EnsembleMLP, Policy, PolicySpec, frozen_copy, load_policy, polyak
 from offline_robust.networks.policies import build_actor
 
@@ -194,11 +194,13 @@ def make(settings: Behaviour) -> gym.Env[Any, Any]:
 def fresh_policy(env: gym.Env[Any, Any], settings: Behaviour, generator: torch.Generator) -> Policy:
     width = env.observation_space.shape[0]
     if isinstance(env.action_space, gym.spaces.Discrete):
-        spec = PolicySpec("greedy", width, (), (), settings.hidden, settings.env_id, int(env.action_space.n))
+        spec = PolicySpec(
+            "greedy", width, (), (), settings.hidden, EnvironmentSpec(settings.env_id), int(env.action_space.n)
+        )
     else:
         low, high = (tuple(map(float, bound)) for bound in (env.action_space.low, env.action_space.high))
         kind = "tanh_gaussian" if settings.algorithm == "sac" else "deterministic"
-        spec = PolicySpec(kind, width, low, high, settings.hidden, settings.env_id)
+        spec = PolicySpec(kind, width, low, high, settings.hidden, EnvironmentSpec(settings.env_id))
     return Policy(spec, build_actor(spec, generator))
 
 

@@ -15,6 +15,7 @@ from toys import problem_of
 from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner
 from offline_robust.baselines.names import DISCRETE, require_d3rlpy
 from offline_robust.datasets import TransitionDataset
+from offline_robust.environment import EnvironmentSpec
 
 WIDTHS = {"type": "vector", "hidden_units": [16, 16]}
 
@@ -85,6 +86,5 @@ def datasets(draw: Any, discrete: bool | None = None) -> TransitionDataset:
         episode=torch.tensor(rows["episode"]),
         observation_space=gym.spaces.Box(-np.inf, np.inf, (2,), np.float32),
         action_space=space,
-        env_id="Toy-v0",
-        env_kwargs={"mass": 2.0},
+        environment=EnvironmentSpec("Toy-v0", {"mass": 2.0}),
     )

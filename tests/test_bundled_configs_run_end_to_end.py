@@ -63,7 +63,7 @@ def test_it_trains_evaluates_and_reports(name: str, tmp_path: Path) -> None:
         small |= {"training.model_steps": 2, "learner.samples": 4}
     run = train(name, small, out=tmp_path / "run")
     results = compare_runs([run])
-    assert (results.frame["env_id"] == config.env).all()
+    assert (results.frame["env_id"] == config.env_id).all()
     assert len(results.frame) >= 2
     page = save_report(tmp_path / "report", results, [run], "test").read_text()
     assert config.env in page

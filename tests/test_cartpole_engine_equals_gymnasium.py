@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from offline_robust.environment import make_spec, register_environments
 from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, system
 from offline_robust.envs.cartpole_engine import BatchedCartPole
-from offline_robust.envs.making import register_environments
 
 EPISODES = 32
 IDS = ("CartPole-v1", "CartPole-v0", "ContinuousCartPole-v0")
@@ -46,7 +46,7 @@ def _gymnasium(env_id: str, values: dict[str, float]) -> gym.Env[Any, Any]:
 
 
 def _engine(env_id: str, values: list[dict[str, float]], **env_kwargs: Any) -> Any:
-    of = system(env_id, env_kwargs)
+    of = system(make_spec(env_id, env_kwargs))
     return make_batch(of, [[Perturbation(n, v, "absolute") for n, v in own.items()] for own in values])
 
 

@@ -8,7 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, make_env, open_physics, perturb, system
+from offline_robust.environment import make_env
+from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, open_physics, perturb, system
 from offline_robust.envs.classic import CARTPOLES
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*CartPole-v0 is out of date")

@@ -14,6 +14,7 @@ from sweep_toys import SUITE, contents, in_process
 
 from offline_robust.cli import main
 from offline_robust.datasets import load_dataset, write_npz
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import ConfigError, EvaluationError
 from offline_robust.evaluation import Results
 from offline_robust.experiments import comparison, load_run, sweep_compare, sweep_run
@@ -123,7 +124,7 @@ def test_several_datasets_are_told_apart_in_names_and_evaluated_in_their_own_env
     assert [cell.name for cell in found] == [
         f"{dataset}-{learner}-seed0" for dataset in ("pendulum-td3", "reacher-sac") for learner in ("sac", "dr_sac")
     ]
-    assert [cell.config.env for cell in found] == ["Pendulum-v1"] * 2 + [load_config("sac/reacher").env] * 2
+    assert [cell.config.env_id for cell in found] == ["Pendulum-v1"] * 2 + [load_config("sac/reacher").env_id] * 2
     assert [cell.config.evaluation.suite for cell in found] == ["pendulum-gravity"] * 2 + ["dr_sac"] * 2
 
 
@@ -246,7 +247,7 @@ def test_a_policy_whose_environment_would_import_code_is_refused(tmp_path: Path)
     from offline_robust.networks import Policy
 
     policy = comparison.open_subject("pendulum-td3").policy
-    evil = Policy(replace(policy.spec, env_id="os:Pendulum-v1"), policy.actor)
+    evil = Policy(replace(policy.spec, environment=EnvironmentSpec("os:Pendulum-v1")), policy.actor)
     evil.save(tmp_path / "evil.safetensors")
     with pytest.raises(EvaluationError, match="not a registered name"):
         comparison.open_subject(tmp_path / "evil.safetensors")

@@ -82,7 +82,7 @@ def test_next_actions_are_the_next_rows_or_left_out(data) -> None:
 def test_there_and_back_through_a_buffer(data) -> None:
     assume(usable(data))
     spaces = {"observation_space": data.observation_space, "action_space": data.action_space}
-    back = from_replay_buffer(to_replay_buffer(data), env_kwargs=data.env_kwargs, **spaces)
+    back = from_replay_buffer(to_replay_buffer(data), **spaces)
     assert back.fingerprint == data.fingerprint
     assert back.action_space == data.action_space
 
@@ -94,7 +94,7 @@ def test_there_and_back_through_a_file(tmp_path_factory, data) -> None:
     back = read_d3rlpy(path)
     assert back.fingerprint == data.fingerprint
     assert (back.action_space, back.observation_space) == (data.action_space, data.observation_space)
-    assert (back.env_id, back.env_kwargs) == (data.env_id, data.env_kwargs)
+    assert back.environment == data.environment
 
 
 @many
@@ -158,7 +158,7 @@ def test_d3rlpys_discrete_actions_stay_discrete(tmp_path) -> None:
     assert from_replay_buffer(buffer).actions.tolist() == actions.tolist()
     with (tmp_path / "own.h5").open("w+b") as file:
         buffer.dump(file)
-    data = read_d3rlpy(tmp_path / "own.h5", env_id="CartPole-v1")
+    data = read_d3rlpy(tmp_path / "own.h5", env="CartPole-v1")
     assert data.actions.tolist() == actions.tolist()
     assert data.action_space == gym.spaces.Discrete(2)
 

@@ -42,7 +42,7 @@ def test_the_second_load_reads_the_cache_and_gives_the_same(
     no_reader(monkeypatch)
     second = load_dataset(source)
     assert second.fingerprint == first.fingerprint
-    assert (second.env_id, second.env_kwargs) == ("Pendulum-v1", {"g": 9.5})
+    assert str(second.environment) == "Pendulum-v1 with g=9.5"
     assert second.action_space == first.action_space
     assert dict(second.provenance) == dict(first.provenance)
 
@@ -99,5 +99,5 @@ def test_small_and_flat_sources_and_refusals_leave_no_cache(root: Path, tmp_path
 
 def test_the_environment_that_the_caller_names_counts_also_from_the_cache(root: Path, source: Path) -> None:
     assert load_dataset(source).env_id == "Pendulum-v1"
-    assert load_dataset(source, env_id="MountainCarContinuous-v0").env_id == "MountainCarContinuous-v0"
-    assert load_dataset(source, env_id="MountainCarContinuous-v0").env_id == "MountainCarContinuous-v0"
+    assert load_dataset(source, env="MountainCarContinuous-v0").env_id == "MountainCarContinuous-v0"
+    assert load_dataset(source, env="MountainCarContinuous-v0").env_id == "MountainCarContinuous-v0"

@@ -31,7 +31,7 @@ def test_every_problem_of_a_flat_file_is_listed_with_its_rows(tmp_path: Path) ->
     content["actions"][13] = 2.5
     content["timeouts"][15] = True
     content["terminals"][17] = True
-    problems = check(d4rl_file(tmp_path / "x.hdf5", content), env_id="Pendulum-v1")
+    problems = check(d4rl_file(tmp_path / "x.hdf5", content), env="Pendulum-v1")
     rows = {
         ("rewards", "NaN"): ("error", (2, 5)),
         (": observations", "NaN"): ("error", (9,)),

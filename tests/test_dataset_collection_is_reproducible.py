@@ -11,6 +11,7 @@ import torch
 
 from offline_robust.collection import collect, load_recipe
 from offline_robust.datasets import TransitionDataset, load_dataset
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import Perturbation, system
 from offline_robust.errors import DatasetError, EvaluationError
 from offline_robust.files import bundled
@@ -20,7 +21,9 @@ from offline_robust.networks.policies import build_actor
 
 def random_policy(env_id: str, width: int, kind: str = "deterministic") -> Policy:
     if kind == "greedy":
-        spec = PolicySpec("greedy", width, (), (), (32, 32), env_id, int(system(env_id).action_space.n))
+        spec = PolicySpec(
+            "greedy", width, (), (), (32, 32), EnvironmentSpec(env_id), int(system(env_id).action_space.n)
+        )
     else:
         spec = policy_spec(kind, width, system(env_id).action_space, (32, 32), env_id)
     actor = build_actor(spec, torch.Generator().manual_seed(1))

@@ -36,7 +36,7 @@ def assert_same(one: TransitionDataset, other: TransitionDataset) -> None:
     assert one.action_space == other.action_space
     assert one.env_id == other.env_id
     if one.env_id is not None:
-        assert dict(one.env_kwargs) == dict(other.env_kwargs)
+        assert one.environment == other.environment
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -77,7 +77,7 @@ def test_minari_opens_what_is_written_and_finds_the_same_episodes(arrays: dict[s
             np.testing.assert_array_equal(one.observations[-1], dataset.next_observations[rows[-1]])
     if dataset.env_id == "Pendulum-v1":
         assert spec is not None
-        assert (spec.id, spec.kwargs) == ("Pendulum-v1", dataset.env_kwargs)
+        assert (spec.id, spec.kwargs) == ("Pendulum-v1", dataset.environment.kwargs)
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_an_early_file_without_timeouts_is_cut_by_terminals_alone_and_says_so(tm
 
 def test_an_early_file_is_cut_at_the_time_limit_of_the_environment_that_the_caller_names(tmp_path: Path) -> None:
     content = columns(450, ends={29: "terminal"}, next_observations=None, timeouts=None)
-    dataset = read(tmp_path, content, env_id="Pendulum-v1")
+    dataset = read(tmp_path, content, env="Pendulum-v1")
     assert torch.bincount(dataset.episode).tolist() == [30, 200, 200, 20]
     assert dataset.truncated.nonzero().flatten().tolist() == [229, 429, 449]
     assert (~dataset.next_valid).nonzero().flatten().tolist() == [29, 229, 429, 449]
@@ -119,11 +119,11 @@ def test_floating_actions_are_continuous_even_when_all_are_whole(tmp_path: Path)
 
 def test_a_known_space_decides_about_the_action_type(tmp_path: Path) -> None:
     whole = columns(6, observations=np.zeros((6, 4)), next_observations=None, actions=np.array([0.0, 1, 0, 1, 1, 0]))
-    dataset = read(tmp_path, whole, env_id="CartPole-v1")
+    dataset = read(tmp_path, whole, env="CartPole-v1")
     assert dataset.actions.tolist() == [0, 1, 0, 1, 1, 0]
     assert dataset.action_dim == 2
     torque = columns(6, actions=np.array([0, 1, -2, 2, 1, 0]))
-    assert load_dataset(torque, env_id="Pendulum-v1").actions.dtype == torch.float32
+    assert load_dataset(torque, env="Pendulum-v1").actions.dtype == torch.float32
 
 
 def test_spaces_come_from_the_environment_or_are_inferred_and_marked(tmp_path: Path) -> None:
@@ -131,16 +131,16 @@ def test_spaces_come_from_the_environment_or_are_inferred_and_marked(tmp_path: P
     dataset = read(tmp_path, content)
     np.testing.assert_array_equal(dataset.action_space.low, content["actions"].min(0))
     assert "action_space (the range of the data)" in dataset.provenance["inferred"]
-    named = load_dataset(tmp_path / "x.hdf5", env_id="Pendulum-v1")
+    named = load_dataset(tmp_path / "x.hdf5", env="Pendulum-v1")
     assert float(named.action_space.low[0]) == -2.0
     assert "inferred" not in named.provenance
 
 
 def test_an_environment_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="width 3 where the observation space has 4"):
-        read(tmp_path, columns(6, actions=np.zeros(6, int)), env_id="CartPole-v1")
+        read(tmp_path, columns(6, actions=np.zeros(6, int)), env="CartPole-v1")
     with pytest.raises(DatasetError, match="did you mean 'Pendulum-v1'"):
-        load_dataset(columns(6), env_id="Pendulun-v1")
+        load_dataset(columns(6), env="Pendulun-v1")
 
 
 def test_arrays_in_memory_and_npz_give_what_the_file_gives(tmp_path: Path) -> None:

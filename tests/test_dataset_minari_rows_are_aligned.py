@@ -72,7 +72,7 @@ def test_files_written_by_minari_itself_are_read(tmp_path: Path, monkeypatch: py
 def test_environment_keywords_come_from_the_spec_and_its_entry_point_is_never_imported(tmp_path: Path) -> None:
     spec = '{"id": "Pendulum-v1", "entry_point": "evil_module:Env", "kwargs": {"g": 9.5}, "additional_wrappers": []}'
     dataset = load_dataset(minari_folder(tmp_path / "x", [episode(3)], env_spec=spec), cache=False)
-    assert (dataset.env_id, dict(dataset.env_kwargs)) == ("Pendulum-v1", {"g": 9.5})
+    assert str(dataset.environment) == "Pendulum-v1 with g=9.5"
     evil = '{"id": "evil_module:Env-v0", "kwargs": {}}'
     dataset = load_dataset(minari_folder(tmp_path / "y", [episode(3)], env_spec=evil), cache=False)
     assert dataset.env_id is None

@@ -75,7 +75,7 @@ def test_a_constant_that_was_none_is_not_called_harmless(tmp_path: Path) -> None
     content["observations"] = content["observations"].astype(np.float64)
     content["observations"][:, 2] = 1e9 + np.arange(50) / 2
     content["observations"][:, 0] = 4.0
-    said = [(p.what, p.mend) for p in check(content, env_id="Pendulum-v1") if "dimension" in p.what]
+    said = [(p.what, p.mend) for p in check(content, env="Pendulum-v1") if "dimension" in p.what]
     assert [what.split(":")[0] for what, _ in said] == ["dimension 2", "dimension 0 is 4 in every row"]
     assert "become 1 in float32" in said[0][0]
     assert "harmless" not in said[0][1]
@@ -118,7 +118,7 @@ def test_ordinary_numbers_are_no_finding(tmp_path: Path) -> None:
     content = columns(50) | {"observations": walk[:50, :3], "next_observations": None, "rewards": walk[:50, 0]}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_dataset({key: values for key, values in content.items() if values is not None}, env_id="Pendulum-v1")
+        load_dataset({key: values for key, values in content.items() if values is not None}, env="Pendulum-v1")
 
 
 @pytest.mark.parametrize("split", [1, 3, 40, 7000])

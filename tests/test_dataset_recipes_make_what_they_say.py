@@ -285,7 +285,7 @@ def test_bundled_recipes_fit_their_environments_and_policies(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert re.match(r"[A-Z]", recipe.description)
-    of = system(recipe.env_id, recipe.env_kwargs)
+    of = system(recipe.environment)
     for part in recipe.mixture:
         of.check([of.ready(change.perturbation()) for change in part.perturb])
         policy = load_policy(bundled("models") / str(part.policy) / "policy.safetensors")

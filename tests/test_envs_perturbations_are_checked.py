@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offline_robust.environment import make_env, make_spec
 from offline_robust.envs import (
     Axis,
     Condition,
@@ -16,7 +17,6 @@ from offline_robust.envs import (
     Perturbation,
     Suite,
     load_suite,
-    make_env,
     open_physics,
     parse_perturb,
     perturb,
@@ -33,7 +33,7 @@ ENV = "Pendulum-v1"
 
 
 def value_of(env_kwargs: dict[str, float], *perturbations: Perturbation) -> float:
-    env = make_env(ENV, env_kwargs)
+    env = make_env(make_spec(ENV, env_kwargs))
     physics = open_physics(env, ENV)
     perturb(physics, perturbations)
     assert env.unwrapped.g == physics.read("gravity")[0]  # type: ignore[attr-defined]

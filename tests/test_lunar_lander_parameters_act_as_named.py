@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, make_env, open_physics, system
+from offline_robust.environment import make_env
+from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, open_physics, system
 from offline_robust.envs.lunar_lander import LUNAR_LANDERS
 from offline_robust.errors import EvaluationError
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import Levels, NoiseLayer, Perturbation, System, system
 from offline_robust.errors import EvaluationError
 
@@ -20,7 +21,7 @@ BOX = gym.spaces.Box(-2.0, 1.0, (2,))
 def _system(actions: gym.Space[Any] = BOX, observations: gym.Space[Any] | None = None, env_id: str = "") -> System:
     of = system("Pendulum-v1")
     space = observations or gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
-    return replace(of, env_id=env_id or of.env_id, observation_space=space, action_space=actions)
+    return replace(of, environment=EnvironmentSpec(env_id or of.env_id), observation_space=space, action_space=actions)
 
 
 def _layer(of: System, *stated: tuple[str, float], count: int = N) -> NoiseLayer:

@@ -67,7 +67,7 @@ def saved(dataset: TransitionDataset, folder: Path) -> str:
 
 def problem_of(dataset: TransitionDataset, seed: int = 0) -> ProblemSpec:
     """The problem with fresh streams."""
-    return ProblemSpec.of(dataset, random_streams(seed, torch.device("cpu")), None)
+    return ProblemSpec.of(dataset, random_streams(seed, torch.device("cpu")))
 
 
 def two_way(data: TransitionDataset) -> TransitionDataset:

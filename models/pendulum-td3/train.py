@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.networks import Policy, PolicySpec
 
 STEPS = 30_000
@@ -40,7 +41,7 @@ def evaluate(algo: d3rlpy.algos.TD3, episodes: int = 20) -> list[float]:
 
 def export(algo: d3rlpy.algos.TD3) -> Policy:
     """The actor in this library's format, checked against d3rlpy's own predictions."""
-    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (256, 256), "Pendulum-v1"))
+    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (256, 256), EnvironmentSpec("Pendulum-v1")))
     source, target = algo.impl.modules.policy.state_dict(), policy.actor.state_dict()
     for index, layer in enumerate(["_encoder._layers.0", "_encoder._layers.2", "_fc"]):
         for part in ("weight", "bias"):

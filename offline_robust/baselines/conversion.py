@@ -5,7 +5,7 @@ d3rlpy's own Minari reader is never called: it shifts rows against each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +17,7 @@ from offline_robust.datasets.load import finish
 from offline_robust.datasets.replay_buffers import read_replay_buffer
 from offline_robust.datasets.spaces import Spaces
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import DatasetError
 
 
@@ -59,8 +60,7 @@ def from_replay_buffer(
     *,
     observation_space: gym.spaces.Box | None = None,
     action_space: Spaces | None = None,
-    env_id: str | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
+    env: str | EnvironmentSpec | None = None,
 ) -> TransitionDataset:
     """The dataset of a d3rlpy replay buffer: `to_replay_buffer`'s, or one of d3rlpy's own making.
 
@@ -71,16 +71,14 @@ def from_replay_buffer(
         buffer: anything with ``episodes`` and ``dataset_info``.
         observation_space: unbounded when None and no environment is named.
         action_space: as many discrete actions as the buffer says, or the box that the data span, when None.
-        env_id: the Gymnasium environment of the data; gives the spaces where they are not given.
-        env_kwargs: its keyword arguments.
+        env: the environment of the data, an id or a whole description; gives the spaces where they are not given.
 
     Raises:
         DatasetError: observations that are not vectors, values that are not finite, or no episode.
     """
     logged = read_replay_buffer(buffer)
     logged.observation_space, logged.action_space = observation_space, action_space
-    logged.env_kwargs = dict(env_kwargs or {})
-    return finish(logged, env_id)
+    return finish(logged, env)
 
 
 class TrueNextPicker:

@@ -12,6 +12,7 @@ from offline_robust.datasets.load import finish
 from offline_robust.datasets.replay_buffers import VERSION, read_buffer_file
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, encode_description
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
@@ -31,7 +32,7 @@ def write_d3rlpy(dataset: TransitionDataset, path: str | Path, *, overwrite: boo
     target = Path(path)
     if target.exists() and not overwrite:
         raise DatasetError(f"{target}: exists already; choose another name, or overwrite it (overwrite=True)")
-    about = Description(dataset.observation_space, dataset.action_space, dataset.env_id, dataset.env_kwargs)
+    about = Description(dataset.observation_space, dataset.action_space, dataset.environment)
     with replacing(target) as aside, h5py.File(aside, "w") as file:
         count = 0
         for segment in segments_of(dataset):
@@ -46,7 +47,7 @@ def write_d3rlpy(dataset: TransitionDataset, path: str | Path, *, overwrite: boo
     return target
 
 
-def read_d3rlpy(path: str | Path, *, env_id: str | None = None) -> TransitionDataset:
+def read_d3rlpy(path: str | Path, *, env: str | EnvironmentSpec | None = None) -> TransitionDataset:
     """Reads a replay-buffer file of d3rlpy 2: `write_d3rlpy`'s, or what ``ReplayBuffer.dump`` wrote.
 
     In a file of d3rlpy's own every row is kept; an episode's last row has no true next observation there.
@@ -54,9 +55,9 @@ def read_d3rlpy(path: str | Path, *, env_id: str | None = None) -> TransitionDat
 
     Args:
         path: the file.
-        env_id: the environment of the data; it gives the spaces, which d3rlpy's own files do not state.
+        env: the environment of the data; it gives the spaces, which d3rlpy's own files do not state.
 
     Raises:
         DatasetError: not such a file, damaged, too large, not finite, or observations that are not vectors.
     """
-    return finish(read_buffer_file(Path(path)), env_id)
+    return finish(read_buffer_file(Path(path)), env)

@@ -176,7 +176,7 @@ class D3RLPyLearner(Learner):
     @property
     def policy(self) -> Policy:  # type: ignore[override]
         """The policy as it is now: one of ours where its networks allow it, else one that acts through d3rlpy."""
-        return export_policy(self.algorithm, self.config.algorithm, self._resolved, self.problem.env_id)
+        return export_policy(self.algorithm, self.config.algorithm, self._resolved, self.problem.environment)
 
 
 def _seed(stream: torch.Generator) -> int:

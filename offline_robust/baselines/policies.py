@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from offline_robust.baselines.names import DISCRETE
 from offline_robust.baselines.policy_files import D3RLPyPolicy
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.networks import Policy, PolicySpec
 from offline_robust.networks.actors import LOG_STD_RANGE
 from offline_robust.networks.policies import build_actor
@@ -28,19 +29,21 @@ _CLASSES = ("DiscreteBC", "DiscreteSAC")
 _VALUES = ("DQN", "DoubleDQN", "NFQ", "DiscreteCQL")
 
 
-def export_policy(algorithm: Any, name: str, resolved: Mapping[str, Any], env_id: str | None) -> Policy:
+def export_policy(
+    algorithm: Any, name: str, resolved: Mapping[str, Any], environment: EnvironmentSpec | None
+) -> Policy:
     """A copy of the algorithm's policy.
 
     Args:
         algorithm: d3rlpy's, with its networks.
         name: d3rlpy's name of it.
         resolved: its configuration, as `resolve` gave it.
-        env_id: the environment the policy is for.
+        environment: the environment the policy is for.
     """
-    return _own(algorithm, name, env_id) or D3RLPyPolicy.of(algorithm, name, resolved, env_id)
+    return _own(algorithm, name, environment) or D3RLPyPolicy.of(algorithm, name, resolved, environment)
 
 
-def _own(algorithm: Any, name: str, env_id: str | None) -> Policy | None:
+def _own(algorithm: Any, name: str, environment: EnvironmentSpec | None) -> Policy | None:
     """A policy of ours, or None where its networks have another form."""
     modules = algorithm.impl.modules
     heads: dict[str, nn.Linear]
@@ -67,7 +70,7 @@ def _own(algorithm: Any, name: str, env_id: str | None) -> Policy | None:
         layers[0].in_features,
         *_range(algorithm, kind, heads["mean"].out_features),
         tuple(layer.out_features for layer in layers),
-        env_id,
+        environment,
         heads["mean"].out_features if kind == "greedy" else 0,
     )
     return Policy(spec, _filled(spec, layers, heads, algorithm.observation_scaler))

@@ -19,14 +19,17 @@ from offline_robust.baselines.fields import plain, resolve, weights_of
 from offline_robust.baselines.modules import networks_of
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE
 from offline_robust.baselines.streams import PrivateStream
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import CheckpointError, EvaluationError, MissingExtra, UserError
 from offline_robust.files import replacing
 from offline_robust.networks import Policy, PolicySpec, load_policy
 from offline_robust.networks.policies import load_tensors
+from offline_robust.networks.spec import decode_environment
 
 _FORMAT = "offline-robust-d3rlpy-policy-1"
 _MAX_JSON = 2**20
 _MAX_DIM = 65_536
+_ABOUT = ("name", "config", "sizes", "environment", "env_id")
 _SCALERS = ("observation_scaler", "action_scaler", "reward_scaler")
 
 
@@ -38,7 +41,8 @@ class D3RLPyPolicy(Policy):
 
     Args:
         algorithm: d3rlpy's, with its networks.
-        about: ``name``, ``config`` (with fitted scalers), ``sizes`` and ``env_id``.
+        about: ``name``, ``config`` (with fitted scalers), ``sizes`` and, where known, ``environment`` (or ``env_id``
+            alone, as older files have it).
     """
 
     def __init__(self, algorithm: Any, about: Mapping[str, Any]) -> None:
@@ -53,18 +57,22 @@ class D3RLPyPolicy(Policy):
             () if discrete else tuple(low),
             () if discrete else tuple(high),
             (),  # what is hidden is the configuration's matter
-            about["env_id"],
+            decode_environment(about),
             actions if discrete else 0,
         )
         super().__init__(spec, nn.ModuleDict(networks_of(algorithm.impl)))
         self.algorithm, self._about = algorithm, dict(about)
 
     @classmethod
-    def of(cls, algorithm: Any, name: str, resolved: Mapping[str, Any], env_id: str | None) -> D3RLPyPolicy:
+    def of(
+        cls, algorithm: Any, name: str, resolved: Mapping[str, Any], environment: EnvironmentSpec | None
+    ) -> D3RLPyPolicy:
         """The policy of an algorithm; it shares the networks."""
         config = dict(resolved) | {key: plain(getattr(algorithm, key)) for key in _SCALERS}
         sizes = [int(algorithm.impl.observation_shape[0]), int(algorithm.impl.action_size)]
-        return cls(algorithm, {"name": name, "config": config, "sizes": sizes, "env_id": env_id})
+        about: dict[str, Any] = {"name": name, "config": config, "sizes": sizes}
+        about["environment"] = None if environment is None else environment.to_dict()
+        return cls(algorithm, about)
 
     @property
     def identity(self) -> str:
@@ -113,7 +121,7 @@ def read_policy(path: str | Path) -> Policy:
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             _check(about, sum(math.prod(each.get_shape()) for each in found.values()))
             algorithm = _rebuilt(about)
-            policy = D3RLPyPolicy(algorithm, {key: about[key] for key in ("name", "config", "sizes", "env_id")})
+            policy = D3RLPyPolicy(algorithm, {key: about[key] for key in _ABOUT if key in about})
             load_tensors(policy.actor, {name: file.get_tensor(name) for name in found}, where)
     except (SafetensorError, OSError):
         return load_policy(where)
@@ -132,13 +140,11 @@ def _check(about: Mapping[str, Any], stored: int) -> None:
     Raises:
         ValueError: it is not a description, or of another size.
     """
-    name, sizes, env_id = about["name"], about["sizes"], about["env_id"]
+    name, sizes = about["name"], about["sizes"]
     if name not in CONTINUOUS + DISCRETE or not isinstance(about["config"], dict):
         raise ValueError("it names no algorithm of d3rlpy")
     if not isinstance(sizes, list) or len(sizes) != 2 or not all(type(n) is int and 1 <= n <= _MAX_DIM for n in sizes):
         raise ValueError(f"sizes are not two whole numbers from 1 to {_MAX_DIM:,}")
-    if env_id is not None and not (isinstance(env_id, str) and len(env_id) <= 200 and ":" not in env_id):
-        raise ValueError("env_id is not an environment's name")
     if (needed := weights_of(resolve(name, about["config"])[0])) > stored:
         raise ValueError(f"it describes {needed:,} weights where the file holds {stored:,}")
 

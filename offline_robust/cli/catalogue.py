@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from offline_robust.cli.options import Import
 from offline_robust.cli.tables import plain_table, wide_console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("parameters")(parameters)
 
 
-def suites(env: MaybeEnvId = None, as_json: Json = False) -> None:
+def suites(env: MaybeEnvId = None, import_: Import = None, as_json: Json = False) -> None:
     """List the bundled suites, or those that fit an environment, with the number of conditions and their source."""
     rows = suite_rows(env)
     if as_json:
@@ -47,7 +48,7 @@ def suites(env: MaybeEnvId = None, as_json: Json = False) -> None:
         console.print("no bundled suite fits; --perturb sweeps any parameter of `offline-robust parameters`")
 
 
-def parameters(env: EnvId, as_json: Json = False) -> None:
+def parameters(env: EnvId, import_: Import = None, as_json: Json = False) -> None:
     """List what can be perturbed in an environment: unit, nominal value, range, default mode, meaning."""
     rows = parameter_rows(env)
     if as_json:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from offline_robust.cli.options import EnvOfData, Import
 from offline_robust.cli.tables import plain_table, wide_console
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
 from offline_robust.collection.recipes import recipe_file
@@ -24,7 +25,6 @@ from offline_robust.errors import ConfigError
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
 
 Source = Annotated[str, typer.Argument(help="Bundled name, Minari id or folder, .hdf5 (D4RL) or .npz file.")]
-EnvId = Annotated[str | None, typer.Option("--env-id", help="Environment the data came from; it gives the spaces.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -66,16 +66,16 @@ def _known(name: str) -> dict[str, Any]:
 
 
 @app.command()
-def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
+def info(source: Source, env: EnvOfData = None, import_: Import = None, as_json: Json = False) -> None:
     """Sizes, returns, ends, statistics per dimension, and how much of the action space the data cover."""
     with _working(f"reading {source}"):
-        content = describe(load_dataset(source, env_id=env_id))
+        content = describe(load_dataset(source, env=env))
     if as_json:
         _print_json(content)
         return
     console = Console()
     summary = Table("what", "value", title=escape(source))
-    for key in ("env_id", "env_kwargs", "transitions", "episodes", "observation_space", "action_space"):
+    for key in ("environment", "transitions", "episodes", "observation_space", "action_space"):
         summary.add_row(key, escape(f"{content[key]:,}" if isinstance(content[key], int) else str(content[key])))
     summary.add_row("memory", f"{content['memory_bytes'] / 1e6:,.1f} MB")
     for key in ("returns", "episode_lengths"):
@@ -88,15 +88,18 @@ def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
         summary.add_row(key, escape(str(value)))
     summary.add_row("fingerprint", content["fingerprint"])
     console.print(summary)
-    console.print(_dimension_table("observations", content["observations"], content["one_step_change_std"]))
+    names = content["observation_names"]
+    console.print(_dimension_table("observations", content["observations"], content["one_step_change_std"], names))
     console.print(_action_table(content))
 
 
 @app.command("check")
-def check_source(source: Source, env_id: EnvId = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def check_source(
+    source: Source, env: EnvOfData = None, import_: Import = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
     """Everything that is wrong or worth knowing, with row numbers. Leaves with 2 when the data do not load."""
     with _working(f"reading {source}", quiet):
-        problems = check(source, env_id=env_id)
+        problems = check(source, env=env)
     errors = sum(problem.severity == "error" for problem in problems)
     if as_json:
         _print_json({"source": source, "errors": errors, "problems": [problem.as_dict() for problem in problems]})
@@ -127,6 +130,7 @@ def collect(
     stochastic: Annotated[bool, typer.Option("--stochastic", help="With --policy: draw its actions.")] = False,
     perturb: Annotated[list[str] | None, typer.Option(help="With --policy: physics, as in ctrlrange=0.85.")] = None,
     seed: Annotated[int, typer.Option(help="With --policy: of start states and exploration.")] = 0,
+    import_: Import = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -156,13 +160,15 @@ def convert_source(
     source: Source,
     target: Annotated[Path, typer.Argument(help="File (.hdf5, .npz) or folder (Minari) to write.")],
     to: Annotated[str | None, typer.Option("--to", help="minari, d4rl or npz; else by the target's ending.")] = None,
+    env: EnvOfData = None,
+    import_: Import = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Converts between Minari, D4RL's HDF5 and npz; there and back is exact."""
     with _working(f"converting {source}", quiet):
-        written = convert(source, target, to=to, overwrite=overwrite)
+        written = convert(source, target, env=env, to=to, overwrite=overwrite)
         dataset = load_dataset(written, cache=False)
     _done(written, dataset.fingerprint, len(dataset), as_json, quiet)
 
@@ -178,11 +184,14 @@ def _range(spread: dict[str, float]) -> str:
     return f"{spread['q00']:,.1f} to {spread['q100']:,.1f}"
 
 
-def _dimension_table(title: str, rows: Sequence[dict[str, float]], change: Sequence[float] | None) -> Table:
+def _dimension_table(
+    title: str, rows: Sequence[dict[str, float]], change: Sequence[float] | None, names: Sequence[str] | None
+) -> Table:
     table = Table("dimension", "mean", "std", "min", "max", "one-step change std", title=title)
     for index, row in enumerate(rows):
         cells = [f"{row[key]:.4g}" for key in ("mean", "std", "min", "max")]
-        table.add_row(str(index), *cells, "" if change is None else f"{change[index]:.4g}")
+        shown = str(index) if names is None else f"{index} {names[index]}"
+        table.add_row(shown, *cells, "" if change is None else f"{change[index]:.4g}")
     return table
 
 

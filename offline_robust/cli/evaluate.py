@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from offline_robust.cli.options import IgnoreWrapper, Import, MaxSteps
 from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
+from offline_robust.environment import as_choice, split_module
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
 
@@ -38,6 +40,19 @@ _out = Console()
 _YAML = (".yaml", ".yml")
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What `compare_runs` is asked for, as options have it."""
+
+    suite: str | None
+    perturb: list[str]
+    episodes: int | None
+    seed: int | None
+    env: str | None
+    max_steps: int | None
+    ignore_wrappers: list[str]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the command line."""
     app.command("evaluate")(evaluate)
@@ -54,6 +69,9 @@ def evaluate(
     episodes: Episodes = None,
     seed: EvaluationSeed = None,
     env: Env = None,
+    max_steps: MaxSteps = None,
+    ignore_wrapper: IgnoreWrapper = None,
+    import_: Import = None,
     score: Score = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -67,7 +85,8 @@ def evaluate(
 
     subject = open_subject(run)
     folder = out or (subject.folder if isinstance(subject, Run) else Path("runs") / subject.name)
-    _evaluate_and_report([subject], folder, suite, perturb or [], episodes, seed, env, score, quiet, as_json)
+    asked = _Asked(suite, perturb or [], episodes, seed, env, max_steps, ignore_wrapper or [])
+    _evaluate_and_report([subject], folder, asked, score, quiet, as_json)
 
 
 def compare(
@@ -93,6 +112,9 @@ def compare(
     episodes: Episodes = None,
     seed: EvaluationSeed = None,
     env: Env = None,
+    max_steps: MaxSteps = None,
+    ignore_wrapper: IgnoreWrapper = None,
+    import_: Import = None,
     title: Annotated[str, typer.Option(help="Title of the report.")] = "",
     score: Score = None,
     engine: EngineName = "local",
@@ -116,15 +138,21 @@ def compare(
             raise ConfigError(
                 "--engine, --jobs, --dry-run and --wandb need learners to train: --dataset and --learners"
             )
-        _compare_made(given, out, suite, perturb or [], episodes, seed, env, score, quiet, as_json, title)
+        made = _Asked(suite, perturb or [], episodes, seed, env, max_steps, ignore_wrapper or [])
+        _compare_made(given, out, made, score, quiet, as_json, title)
         return
     if given and not from_file:
         raise ConfigError(f"{asked[0]} trains learners, and {given[0][:80]} is a run: give one or the other")
-    if perturb or env:
+    if perturb or max_steps:
         raise ConfigError(
-            "--perturb and --env compare runs that are there; name a suite or a suite file here (--suite)"
+            "--perturb and --max-steps compare runs that are there; name a suite or a suite file here (--suite)"
         )
     values = _comparison_values(given, dataset, learners, seeds, steps, set_)
+    if env or ignore_wrapper:
+        said = {"id": split_module(env)[1]} if env else {}
+        if env:
+            as_choice(env)  # imports the module that it may name
+        values["env"] = said | ({"ignore_wrappers": ignore_wrapper} if ignore_wrapper else {})
     values["evaluation"] = values.get("evaluation", {}) | {
         key: value for key, value in (("suite", suite), ("episodes", episodes), ("seed", seed)) if value is not None
     }
@@ -199,11 +227,7 @@ def _compare_trained(
 def _compare_made(
     given: list[str],
     out: Path,
-    suite: str | None,
-    perturb: list[str],
-    episodes: int | None,
-    seed: int | None,
-    env: str | None,
+    asked: _Asked,
     score: str | None,
     quiet: bool,
     as_json: bool,
@@ -216,17 +240,13 @@ def _compare_made(
             "nothing to compare: give runs, or --dataset and --learners; see offline-robust compare --help"
         )
     opened = [open_subject(name) for name in given]
-    _evaluate_and_report(opened, out, suite, perturb, episodes, seed, env, score, quiet, as_json, title)
+    _evaluate_and_report(opened, out, asked, score, quiet, as_json, title)
 
 
 def _evaluate_and_report(
     runs: list[Any],
     folder: Path,
-    suite: str | None,
-    perturb: list[str],
-    episodes: int | None,
-    seed: int | None,
-    env: str | None,
+    asked: _Asked,
     score: str | None,
     quiet: bool,
     as_json: bool,
@@ -237,20 +257,11 @@ def _evaluate_and_report(
     from offline_robust.experiments.comparison import CELLS, check_conditions, check_score, compare_runs, save_report
     from offline_robust.reports import summary_table
 
-    check_conditions(suite, perturb)
-    reference = check_score(score, runs, env)
+    check_conditions(asked.suite, asked.perturb)
+    reference = check_score(score, runs, asked.env)
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
     with progress_bar(quiet or as_json) as bar:
-        results = compare_runs(
-            runs,
-            suite=suite,
-            perturb=perturb,
-            episodes=episodes,
-            seed=seed,
-            progress=bar.evaluation,
-            env=env,
-            cells=folder / CELLS,
-        )
+        results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=folder / CELLS)
     path = save_report(folder, results, runs, _command(), title, score)
     if as_json:
         content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from offline_robust.cli import catalogue, data, evaluate, sweep
+from offline_robust.cli.options import IgnoreWrapper, Import
 from offline_robust.cli.progress import progress_bar
 from offline_robust.errors import UserError
 
@@ -56,6 +57,8 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training. Default: the config's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
+    ignore_wrapper: IgnoreWrapper = None,
+    import_: Import = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +68,8 @@ def train(
     overrides = dict(experiments.parse_override(text) for text in set_ or [])
     if seed is not None:
         overrides["seed"] = seed
+    if ignore_wrapper:
+        overrides["env.ignore_wrappers"] = ignore_wrapper
     with progress_bar(quiet or as_json) as bar:
         run = experiments.train(config, overrides, out=out, resume=resume, progress=bar.training)
     if as_json:

@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from offline_robust.cli.options import Import
+
 EngineName = Annotated[str, typer.Option("--engine", help="local: processes here. ray: tasks of a Ray cluster.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once. Default: as many as there are cores for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; write nothing.")]
@@ -46,6 +48,7 @@ def sweep(
     wandb_file: Annotated[
         Path | None, typer.Option(help="Write the sweep as a Weights & Biases sweep file there, and run nothing.")
     ] = None,
+    import_: Import = None,
     score: Score = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -40,7 +40,7 @@ def dataset_card(recipe: Recipe, dataset: TransitionDataset, collection: Mapping
         recipe.description,
         "## How it was made",
         f"    offline-robust data collect {made_from} --out OTHER_FOLDER",
-        f"From `recipe.yaml`, environment `{recipe.env_id}`{_kwargs(recipe)}, seed {recipe.seed}. Start states and "
+        f"From `recipe.yaml`, environment `{recipe.environment}`, seed {recipe.seed}. Start states and "
         "exploration of each episode come from random streams of their own. The last episode of each part is cut "
         "where its rows are complete. It repeats bit for bit on the same versions and kind of processor: "
         f"{versions}.",
@@ -161,10 +161,6 @@ def _statistics(row: Mapping[str, float]) -> list[str]:
 
 def _spread(spread: Mapping[str, float]) -> list[str]:
     return [f"{spread[key]:,.2f}" for key in ("mean", "std", "q00", "q50", "q100")]
-
-
-def _kwargs(recipe: Recipe) -> str:
-    return f" with {json.dumps(recipe.env_kwargs)}" if recipe.env_kwargs else ""
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

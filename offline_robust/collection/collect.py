@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import cast
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from offline_robust.collection.behaviour import Behaviour
 from offline_robust.datasets import TransitionDataset
 from offline_robust.datasets.logged import Array
-from offline_robust.datasets.spaces import Spaces, vector_space
+from offline_robust.datasets.spaces import Spaces
+from offline_robust.environment import EnvironmentSpec, make_env
 from offline_robust.envs import (
     BatchedEnv,
     Condition,
@@ -38,13 +40,12 @@ _TELL = 1_000
 
 def collect(
     policy: Policy | None,
-    env_id: str,
+    env: str | EnvironmentSpec,
     *,
     transitions: int,
     epsilon: float = 0.0,
     seed: int = 0,
     parallel: int = 256,
-    env_kwargs: Mapping[str, Any] | None = None,
     stochastic: bool = False,
     perturb: str | Sequence[str | Perturbation] = (),
     progress: Progress | None = None,
@@ -59,12 +60,11 @@ def collect(
 
     Args:
         policy: the behaviour policy; None acts uniformly at random.
-        env_id: a registered Gymnasium environment with vector observations and Box or Discrete actions.
+        env: the environment, an id or a whole description; observations are kept flat.
         transitions: N, the number of rows.
         epsilon: probability of a uniform action, step by step.
         seed: of all streams.
         parallel: at most this many episodes advance together.
-        env_kwargs: for `gym.make`.
         stochastic: whether the policy's action is drawn from its distribution (DR-SAC's data of SAC policies)
             rather than its mean.
         perturb: physics that differ from the nominal ones during all of the collection, as `Perturbation` or as text
@@ -81,7 +81,7 @@ def collect(
             f"collect needs transitions >= 1, epsilon in [0, 1], parallel >= 1 and seed >= 0, not {transitions}, "
             f"{epsilon}, {parallel} and {seed}"
         )
-    of = system(env_id, env_kwargs)
+    of = system(env)
     observation_space, action_space = _spaces(of)
     _check_fit(policy, of, observation_space, action_space, stochastic)
     acting = _perturbations(of, [perturb] if isinstance(perturb, str) else perturb)
@@ -102,8 +102,7 @@ def collect(
         next_valid=torch.ones(transitions, dtype=torch.bool),
         observation_space=observation_space,
         action_space=action_space,
-        env_id=env_id,
-        env_kwargs=dict(env_kwargs or {}),
+        environment=_whole(of),
         provenance=about,
     )
 
@@ -202,13 +201,20 @@ def _wave(
 
 
 def _spaces(of: System) -> tuple[gym.spaces.Box, Spaces]:
-    observation_space = vector_space(f"{of.env_id}: observation space", of.observation_space)
-    action_space = vector_space(f"{of.env_id}: action space", of.action_space)
-    if not isinstance(observation_space, gym.spaces.Box):
-        raise DatasetError(f"{of.env_id}: observations are {observation_space}, only vectors are supported")
+    observation_space, action_space = cast(gym.spaces.Box, of.observation_space), cast(Spaces, of.action_space)
     if isinstance(action_space, gym.spaces.Box) and not np.isfinite([action_space.low, action_space.high]).all():
         raise DatasetError(f"{of.env_id}: the action space {action_space} has no bounds to explore between")
     return observation_space, action_space
+
+
+def _whole(of: System) -> EnvironmentSpec:
+    """The environment with the spaces that it has before observations and actions are seen as vectors."""
+    env = make_env(of.environment)
+    spaces = (env.observation_space, env.action_space)
+    env.close()  # type: ignore[no-untyped-call]
+    if spaces == (of.observation_space, of.action_space):
+        return of.environment
+    return replace(of.environment, observation_space=spaces[0], action_space=spaces[1])
 
 
 def _check_fit(

@@ -118,12 +118,11 @@ def _collect_part(
 
     return collect(
         actor,
-        recipe.env_id,
+        recipe.environment,
         transitions=part.transitions,
         epsilon=part.epsilon,
         seed=recipe.seed,
         parallel=parallel,
-        env_kwargs=recipe.env_kwargs,
         stochastic=part.stochastic,
         perturb=[change.perturbation() for change in part.perturb],
         progress=tell,

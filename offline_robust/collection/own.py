@@ -10,6 +10,7 @@ from typing import Any
 from offline_robust.collection.collect import one_level
 from offline_robust.collection.recipes import Recipe, parse_recipe
 from offline_robust.datasets.sources import policy_path
+from offline_robust.environment import EnvironmentSpec, as_spec
 from offline_robust.errors import ConfigError
 from offline_robust.networks import load_policy
 
@@ -17,7 +18,7 @@ from offline_robust.networks import load_policy
 def own_recipe(
     out: Path,
     policy: str,
-    env_id: str | None = None,
+    env: str | EnvironmentSpec | None = None,
     transitions: int = 100_000,
     epsilon: float = 0.0,
     stochastic: bool = False,
@@ -29,7 +30,7 @@ def own_recipe(
     Args:
         out: the dataset's folder, after which it is called.
         policy: a policy file, a run's folder, a bundled policy's name, or ``random``. A path wins over a name.
-        env_id: the environment; the policy's own when None.
+        env: the environment; the policy's own when None, and when its id is all that is said.
         transitions: rows.
         epsilon: probability of a uniform action, step by step.
         stochastic: whether the policy's action is drawn from its distribution.
@@ -46,20 +47,26 @@ def own_recipe(
         chosen = str(Path(policy).resolve())
     elif policy == "random":
         chosen = ""
-    env_id = env_id or (load_policy(policy_path(chosen, Path())).spec.env_id if chosen else None)
-    if env_id is None:
+    own = load_policy(policy_path(chosen, Path())).spec.environment if chosen else None
+    spec = own if env is None else as_spec(env, "--env")
+    if own is not None and spec is not None and spec.plain and spec.id == own.id:
+        spec = own
+    if spec is None:
         raise ConfigError("data collect: give --env, nothing else names the environment")
     changes = [one_level(text) for text in perturb]
     behaviour = "a policy of one's own" if chosen else "uniformly random actions"
     content: dict[str, Any] = {
         "name": re.sub(r"[^-a-z0-9_]", "-", out.resolve().name.lower()).lstrip("-_")[:100] or "own",
-        "env_id": env_id,
+        "env_id": spec.id,
+        "env_kwargs": dict(spec.kwargs) or None,
+        "step_limit": spec.step_limit,
+        "wrappers": [wrapper.to_dict() for wrapper in spec.wrappers],
         "policy": chosen or None,
         "epsilon": epsilon,
         "stochastic": stochastic,
         "perturb": [{"parameter": c.parameter, "level": c.level, "mode": c.mode} for c in changes],
         "transitions": transitions,
         "seed": seed,
-        "description": f"{transitions:,} transitions of {env_id}, collected with {behaviour}.",
+        "description": f"{transitions:,} transitions of {spec.id}, collected with {behaviour}.",
     }
     return parse_recipe({key: value for key, value in content.items() if value not in (None, [])}, "data collect")

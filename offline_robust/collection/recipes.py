@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from offline_robust.datasets.sources import bundled_names, find_recipe, policy_path, read_recipe
+from offline_robust.environment import EnvironmentSpec, imported, make_spec
 from offline_robust.envs import Perturbation
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 
@@ -61,6 +62,10 @@ class Recipe(_Model):
     """A registered Gymnasium environment. (``module:Env-v0`` would import code and is refused.)"""
     env_kwargs: dict[str, Any] = Field(default_factory=dict)
     """For `gymnasium.make`."""
+    step_limit: int | None = Field(default=None, ge=0, le=1_000_000_000)
+    """Steps at which an episode is cut; 0 never, as registered when absent."""
+    wrappers: list[dict[str, Any]] = Field(default_factory=list)
+    """Wrappers from the inside out, as ``{name: RescaleAction, kwargs: {min_action: -1, max_action: 1}}``."""
     seed: int = Field(ge=0)
     """Of start states and exploration."""
     description: str = Field(max_length=2_000)
@@ -99,6 +104,22 @@ class Recipe(_Model):
             return self.parts
         own = {key: getattr(self, key) for key in Part.model_fields}
         return [Part.model_construct(**own)]
+
+    @property
+    def environment(self) -> EnvironmentSpec:
+        """What the data are collected in, whole.
+
+        Raises:
+            EvaluationError: keyword arguments or wrappers are not plain values.
+        """
+        return make_spec(
+            self.env_id,
+            self.env_kwargs,
+            step_limit=self.step_limit,
+            wrappers=self.wrappers,
+            imports=imported(),
+            source="the recipe",
+        )
 
     @property
     def rows(self) -> int:

@@ -116,8 +116,7 @@ def assemble(logged: Logged) -> TransitionDataset:
         episode=torch.from_numpy(np.cumsum(episode)),
         observation_space=logged.observation_space,
         action_space=logged.action_space,
-        env_id=logged.env_id,
-        env_kwargs=logged.env_kwargs,
+        environment=logged.environment,
         provenance=logged.provenance,
     )
 

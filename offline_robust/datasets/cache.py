@@ -19,10 +19,11 @@ from offline_robust.datasets.minari_files import MAIN, METADATA
 from offline_robust.datasets.sources import Location, cache_root
 from offline_robust.datasets.spaces import Description, decode_description, encode_description, parse_json
 from offline_robust.datasets.transitions import TENSORS, TransitionDataset
+from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
-FORMAT = 3
+FORMAT = 4
 """Part of every key: raise it whenever a reader changes what it returns."""
 MIN_EPISODES = 64
 """Fewer episodes than this are read as fast from the source."""
@@ -35,10 +36,10 @@ class Cache:
 
     Args:
         location: the source. Only Minari folders are cached: the other formats are flat already.
-        env_id: the caller's environment, which can decide about spaces.
+        env: the caller's environment, which can decide about spaces.
     """
 
-    def __init__(self, location: Location, env_id: str | None) -> None:
+    def __init__(self, location: Location, env: str | EnvironmentSpec | EnvironmentChoice | None) -> None:
         self.path: Path | None = None
         if location.kind != "minari":
             return
@@ -48,7 +49,7 @@ class Cache:
             files = [file.stat() for file in (folder / MAIN, folder / METADATA) if file.exists()]
         except OSError:
             return
-        stamp = [FORMAT, env_id, *((stat.st_mtime_ns, stat.st_size) for stat in files)]
+        stamp = [FORMAT, repr(env), *((stat.st_mtime_ns, stat.st_size) for stat in files)]
         place = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
         self.path = cache_root() / f"{place}-{key}.safetensors"
@@ -99,14 +100,13 @@ def _read(path: Path) -> TransitionDataset:
         **tensors,
         observation_space=description.observation_space,
         action_space=description.action_space,
-        env_id=description.env_id,
-        env_kwargs=description.env_kwargs,
+        environment=description.environment,
         provenance=provenance,
     )
 
 
 def _description(dataset: TransitionDataset) -> Description:
-    return Description(dataset.observation_space, dataset.action_space, dataset.env_id, dataset.env_kwargs)
+    return Description(dataset.observation_space, dataset.action_space, dataset.environment)
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_robust.datasets.transitions import TENSORS, TransitionDataset
+from offline_robust.environment import dimension_names
 
 BINS = 20
 """Bins per action dimension of the coverage entropy."""
@@ -22,7 +23,8 @@ def describe(dataset: TransitionDataset) -> dict[str, Any]:
         A nested dictionary. Returns are undiscounted and raw. ``coverage`` says how much of the action space the
         data use: per dimension the share of the space's range between the smallest and largest action, and the
         entropy of a `BINS`-bin histogram over that range divided by log(BINS) (1: uniform, 0: a single bin); for
-        discrete actions the same of the action counts. ``one_step_change_std`` is the standard deviation of
+        discrete actions the same of the action counts. ``observation_names`` names the dimensions where the
+        environment has named parts. ``one_step_change_std`` is the standard deviation of
         s' - s per dimension over rows with a true next observation (None when there is none).
     """
     arrays = {name: getattr(dataset, name).cpu().numpy() for name in TENSORS}
@@ -31,10 +33,12 @@ def describe(dataset: TransitionDataset) -> dict[str, Any]:
     last = np.r_[np.diff(arrays["episode"]) != 0, True]
     valid = arrays["next_valid"]
     change = (arrays["next_observations"].astype(np.float64) - arrays["observations"])[valid]
+    names = dimension_names(dataset.environment.observation_space) if dataset.environment is not None else None
     return {
         "provenance": dict(dataset.provenance),
         "env_id": dataset.env_id,
-        "env_kwargs": dict(dataset.env_kwargs),
+        "environment": None if dataset.environment is None else str(dataset.environment),
+        "observation_names": None if names is None else list(names),
         "observation_space": str(dataset.observation_space),
         "action_space": str(dataset.action_space),
         "transitions": len(dataset),

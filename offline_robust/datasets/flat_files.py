@@ -5,17 +5,19 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
 from offline_robust.datasets.logged import Array, Logged, episode_starts, find_keys, from_columns
-from offline_robust.datasets.problems import Problem, refusal
-from offline_robust.datasets.spaces import OWN_PREFIX, spaces_of, vector_space
+from offline_robust.datasets.problems import refusal
+from offline_robust.datasets.spaces import OWN_PREFIX, flat_space
+from offline_robust.environment import as_spec, flat_actions, flat_observations
+from offline_robust.environment.spec import plain_values
 
 _MEMBERS = 1_000
 _OWN_KEYS = ("next_valid", "episode_starts", "description")
@@ -82,13 +84,14 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
 
     Args:
         arrays: keys as in `ALIASES`; optionally ``next_valid`` (N,), ``episode`` (N,) (the episode of each row, rows
-            of one episode together), ``observation_space``, ``action_space``, ``env_id`` and ``env_kwargs``.
+            of one episode together), ``observation_space``, ``action_space``, ``env`` (an id or an `EnvironmentSpec`;
+            also as ``env_id`` and ``env_kwargs``).
 
     Raises:
         DatasetError: a key is missing or an array has the wrong shape.
     """
     where = "arrays"
-    extras = {"next_valid", "episode", "observation_space", "action_space", "env_id", "env_kwargs"}
+    extras = {"next_valid", "episode", "observation_space", "action_space", "env", "env_id", "env_kwargs"}
     names = find_keys(where, {str(key) for key in arrays} - extras)
     columns = {name: _as_array(f"{where}: {key}", arrays[key]) for name, key in names.items()}
     if arrays.get("next_valid") is not None:
@@ -99,11 +102,14 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
         set_episodes(logged, f"{where}: episode", _as_array(f"{where}: episode", arrays["episode"]))
     for key in ("observation_space", "action_space"):
         if arrays.get(key) is not None:
-            space = vector_space(f"{where}: {key}", arrays[key])
-            if key == "observation_space" and not isinstance(space, gym.spaces.Box):
-                raise refusal(f"{where}: {key}", f"is {space}", "observations are vectors (Box)")
-            setattr(logged, key, space)
-    logged.env_id, logged.env_kwargs = arrays.get("env_id"), dict(arrays.get("env_kwargs") or {})
+            flat = flat_observations if key == "observation_space" else flat_actions
+            setattr(logged, key, flat_space(f"{where}: {key}", arrays[key], flat))
+    env = arrays.get("env") if arrays.get("env") is not None else arrays.get("env_id")
+    if env is not None:
+        spec = as_spec(env, f"{where}: env")
+        logged.environment = replace(
+            spec, kwargs={**spec.kwargs, **plain_values(arrays.get("env_kwargs") or {}, where)}
+        )
     logged.provenance = {"source": "arrays", "format": "arrays"}
     return logged
 
@@ -128,34 +134,6 @@ def own_memory(logged: Logged, columns: Mapping[str, Array]) -> None:
         values = getattr(logged, name)
         if values is not None and np.may_share_memory(values, columns[name]):
             setattr(logged, name, values.copy())
-
-
-def use_environment(logged: Logged, env_id: str) -> None:
-    """Lets the environment that the caller names supply spaces, and the time limit that an early D4RL file lacks.
-
-    Early D4RL files mark no timeouts. Where neither timeouts nor next observations are there, the environment's
-    time limit shows the cuts, as D4RL's own reader did: every ``max_episode_steps`` rows after an episode's start.
-
-    Raises:
-        DatasetError: Gymnasium cannot make the environment.
-    """
-    logged.env_kwargs = logged.env_kwargs if logged.env_id in (None, env_id) else {}
-    logged.env_id = env_id
-    if logged.observation_space is not None and logged.action_space is not None and logged.has_truncated:
-        return
-    observation_space, action_space, limit = spaces_of(env_id, logged.env_kwargs)
-    logged.observation_space = logged.observation_space or observation_space
-    logged.action_space = logged.action_space if logged.action_space is not None else action_space
-    if logged.has_truncated or logged.next_observations is not None or logged.starts is not None or limit is None:
-        return
-    rows = np.arange(len(logged))
-    begins = np.r_[0, np.flatnonzero(logged.terminated[:-1]) + 1]
-    step = rows - begins[np.searchsorted(begins, rows, side="right") - 1]
-    logged.truncated = (step % limit == limit - 1) & ~logged.terminated
-    logged.has_truncated = True
-    logged.provenance["timeouts"] = f"inferred from the time limit of {env_id} ({limit} steps)"
-    what = f"marks no timeouts; cut every {limit} steps, the time limit of {env_id}"
-    logged.problems.append(Problem("warning", logged.where, what, "compare the episode lengths with the source's"))
 
 
 def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:

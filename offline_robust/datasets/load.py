@@ -10,17 +10,22 @@ from typing import Any
 from offline_robust.datasets.assemble import assemble, exact_columns, infer_spaces
 from offline_robust.datasets.cache import Cache
 from offline_robust.datasets.checks import findings
-from offline_robust.datasets.flat_files import read_d4rl, read_npz, use_environment
+from offline_robust.datasets.flat_files import read_d4rl, read_npz
 from offline_robust.datasets.logged import Logged
 from offline_robust.datasets.minari_files import read_minari
 from offline_robust.datasets.objects import as_path, read_object
-from offline_robust.datasets.problems import FileProblem, Problem, raise_errors
+from offline_robust.datasets.origins import use_environment
+from offline_robust.datasets.problems import FileProblem, Problem, one_line, raise_errors
 from offline_robust.datasets.replay_buffers import read_buffer_file
 from offline_robust.datasets.sources import locate
 from offline_robust.datasets.table_files import read_csv, read_jsonl, read_parquet
 from offline_robust.datasets.transitions import TransitionDataset
 from offline_robust.datasets.writers import target_format, write_dataset
+from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
+from offline_robust.errors import DatasetError, DatasetNotFound
 
+Origin = str | EnvironmentSpec | EnvironmentChoice
+"""What a caller says of the environment that data came from."""
 Source = str | Path | Mapping[str, Any] | Any
 """A name, a path, or an object that `read_object` takes."""
 
@@ -36,62 +41,78 @@ _READERS = {
 
 
 def load_dataset(
-    source: Source, *, env_id: str | None = None, device: str = "cpu", cache: bool = True
+    source: Source, *, env: Origin | None = None, device: str = "cpu", cache: bool = True
 ) -> TransitionDataset:
-    """Loads logged transitions.
+    """Loads logged transitions. They share no memory with the source.
 
     Rewards stay as logged. An episode's last row is terminated (a true end) or truncated (cut; its value goes on).
     Terminal and cut rows are kept also where no true next observation was logged; ``next_valid`` is false there.
 
     Args:
         source: a bundled name (``"pendulum-td3"``), a Minari id (``"mujoco/hopper/medium-v0"``; the local copy, else
-            a download), a Minari folder, a ``.hdf5`` file (D4RL's layout, or d3rlpy's replay buffer), an ``.npz``,
-            ``.csv``, ``.parquet`` or ``.jsonl`` file, a dictionary of arrays (``observations``, ``actions``,
-            ``rewards``, ``terminals``, and optionally ``timeouts``, ``next_observations``, ``next_valid``,
-            ``episode``, ``observation_space``, ``action_space``), a pandas data frame (for the names of columns see
-            `offline_robust.datasets.tables`), a `minari.MinariDataset` or a d3rlpy replay buffer. An existing path
-            wins over a name.
-        env_id: the Gymnasium environment the data came from. It wins over what the source says, and gives the
-            spaces (and an early D4RL file's time limit) where the source does not state them.
+            a download), a Minari folder, a ``.hdf5`` or ``.h5`` file (D4RL's layout, or d3rlpy's replay buffer), an
+            ``.npz``, ``.csv``, ``.parquet`` or ``.jsonl`` file, a dictionary of arrays (``observations``,
+            ``actions``, ``rewards``, ``terminals``, and optionally ``timeouts``, ``next_observations``,
+            ``next_valid``, ``episode``, ``observation_space``, ``action_space``), a pandas data frame (for the names
+            of its columns see `offline_robust.datasets.tables`), a `minari.MinariDataset` or a d3rlpy replay buffer.
+            An existing path wins over a name.
+        env: the environment the data came from, an id or a whole `EnvironmentSpec`. It gives the spaces (and an early
+            D4RL file's time limit) where the source does not state them. An id alone that is the source's own leaves
+            the source's keyword arguments, limit and wrappers as they are; an `EnvironmentChoice` says some of them.
         device: where the tensors shall live.
         cache: whether a folder of many episodes may be kept as one flat file in ``$OFFLINE_ROBUST_CACHE`` or
             ``~/.cache/offline-robust``, which makes the next load fast.
 
     Raises:
         DatasetNotFound: there is nothing of that name.
-        DatasetError: the data are damaged or contradict themselves; one line that names file, key and row.
+        DatasetError: the data are damaged or contradict themselves or ``env``; one line that names file, key and row.
+        MissingExtra: a package that reads this format is not installed.
     """
     source = as_path(source)
     if not isinstance(source, str | Path):
-        return _told(finish(read_object(source), env_id)).to(device)
+        return _told(finish(read_object(source), env)).to(device)
     location = locate(source)
-    store = Cache(location, env_id) if cache else None
+    store = Cache(location, env) if cache else None
     dataset = store.load() if store is not None else None
     if dataset is None:
-        dataset = finish(_READERS[location.kind](location.path), env_id)
+        dataset = finish(_READERS[location.kind](location.path), env)
         if store is not None:
             store.save(dataset)
     return _told(dataset).to(device)
 
 
-def check(source: Source, *, env_id: str | None = None) -> list[Problem]:
+def check(source: Source, *, env: Origin | None = None) -> list[Problem]:
     """Reads leniently and lists everything that is wrong or worth knowing, errors first.
 
     A source loads exactly when no finding is an ``error``.
 
     Raises:
         DatasetNotFound: there is nothing of that name.
+        MissingExtra: a package that reads this format is not installed.
     """
+    logged: Logged | None = None
     try:
         logged = _read(source)
         logged.measure()
-        _complete(logged, env_id)
+        _complete(logged, env)
     except FileProblem as error:
         return [error.problem]
+    except DatasetNotFound:
+        raise
+    except DatasetError as error:
+        where = str(source) if logged is None else logged.where
+        return [Problem("error", where, one_line(str(error)))]
     return findings(logged)
 
 
-def convert(source: Source, target: str | Path, *, to: str | None = None, overwrite: bool = False) -> Path:
+def convert(
+    source: Source,
+    target: str | Path,
+    *,
+    env: Origin | None = None,
+    to: str | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Writes what `load_dataset` reads as Minari (a folder), D4RL (.hdf5) or npz, by the target's ending or ``to``.
 
     There and back is exact: transitions, episodes, masks, spaces and environment. Numbers that float32 does not hold,
@@ -107,19 +128,11 @@ def convert(source: Source, target: str | Path, *, to: str | None = None, overwr
     target_format(target, to)
     logged = _read(source)
     raw = dict(logged.raw)
-    dataset = finish(logged, None)
+    dataset = finish(logged, env)
     return write_dataset(dataset, target, to=to, overwrite=overwrite, exact=exact_columns(dataset, raw))
 
 
-def _read(source: Source) -> Logged:
-    source = as_path(source)
-    if not isinstance(source, str | Path):
-        return read_object(source)
-    location = locate(source)
-    return _READERS[location.kind](location.path)
-
-
-def finish(logged: Logged, env_id: str | None) -> TransitionDataset:
+def finish(logged: Logged, env: Origin | None = None) -> TransitionDataset:
     """The dataset of what a reader found; the environment supplies what it does not say.
 
     Raises:
@@ -129,9 +142,17 @@ def finish(logged: Logged, env_id: str | None) -> TransitionDataset:
     raise_errors(logged.problems)
     logged.measure()
     logged.raw.clear()  # of large data, the source's own numbers need not stay while the dataset is made
-    _complete(logged, env_id)
+    _complete(logged, env)
     raise_errors(findings(logged))
     return assemble(logged)
+
+
+def _read(source: Source) -> Logged:
+    source = as_path(source)
+    if not isinstance(source, str | Path):
+        return read_object(source)
+    location = locate(source)
+    return _READERS[location.kind](location.path)
 
 
 def _told(dataset: TransitionDataset) -> TransitionDataset:
@@ -143,8 +164,7 @@ def _told(dataset: TransitionDataset) -> TransitionDataset:
     return dataset
 
 
-def _complete(logged: Logged, env_id: str | None) -> None:
+def _complete(logged: Logged, env: Origin | None) -> None:
     """Spaces from the environment or from the data, where the source states none."""
-    if env_id is not None:
-        use_environment(logged, env_id)
+    use_environment(logged, env)
     infer_spaces(logged)

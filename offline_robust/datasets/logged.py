@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from offline_robust.datasets.precision import Loss, losses, rounds
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, Spaces, decode_description
+from offline_robust.environment import EnvironmentSpec
 
 Array = NDArray[Any]
 
@@ -57,8 +58,9 @@ class Logged:
     """The key under which the source holds each array."""
     observation_space: gym.spaces.Box | None = None
     action_space: Spaces | None = None
-    env_id: str | None = None
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    recorded: dict[str, gym.Space[Any]] = field(default_factory=dict)
+    """``observation_space`` and ``action_space`` as the source states them, before they are seen as vectors."""
+    environment: EnvironmentSpec | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     raw: dict[str, list[Array]] = field(default_factory=dict)
@@ -107,8 +109,7 @@ class Logged:
         """Takes over what a description says and the source does not."""
         self.observation_space = self.observation_space or description.observation_space
         self.action_space = self.action_space if self.action_space is not None else description.action_space
-        self.env_id = self.env_id or description.env_id
-        self.env_kwargs = self.env_kwargs or description.env_kwargs
+        self.environment = self.environment or description.environment
 
 
 def find_keys(where: str, keys: set[str]) -> dict[str, str]:

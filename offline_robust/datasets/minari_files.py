@@ -7,7 +7,7 @@ and the last one is a true next observation also where the episode ended or was 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array, read_attribute
 from offline_robust.datasets.logged import Array, Logged, action_rows, column, flags, floats, vector_rows
 from offline_robust.datasets.problems import FileProblem, Problem, refusal
-from offline_robust.datasets.spaces import OWN_PREFIX, decode_space, environment, parse_json
-from offline_robust.errors import MissingExtra
+from offline_robust.datasets.spaces import OWN_PREFIX, flat_space, own_environment, parse_json, read_space
+from offline_robust.environment import flat_actions, flat_observations, flatten, from_gymnasium
+from offline_robust.errors import EvaluationError, MissingExtra
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
 MASK = OWN_PREFIX.replace("/", "_") + "next_valid"
@@ -70,10 +71,10 @@ def read_minari(folder: Path) -> Logged:
     if form == "hdf5":
         read.where = str(folder / MAIN)
         with open_hdf5(folder / MAIN) as root:
-            _read_groups(read, root, about)
+            _read_groups(read, root, about, logged.recorded)
     elif form in ("arrow", "parquet"):
-        for label, fields in _foreign(folder, about, form):
-            _keep(read, label, fields, None)
+        for label, fields in _foreign(folder, about, form, logged.recorded.get("observation_space")):
+            _keep(read, label, fields, None, logged.recorded)
     else:
         raise refusal(f"{folder / METADATA}: data_format", f"is {form!r}", "hdf5, arrow and parquet are read")
     if not read.episodes:
@@ -96,20 +97,22 @@ def _spaces(folder: Path, about: dict[str, Any]) -> Logged:
             continue
         if not isinstance(text, str):
             raise refusal(f"{where}: {key}", "is not a string of JSON", "restore metadata.json from its source")
-        space = decode_space(f"{where}: {key}", text)
-        if key == "observation_space" and not isinstance(space, gym.spaces.Box):
-            raise refusal(
-                f"{where}: {key}", f"is {space}", "only vectors are supported: one-hot encode when collecting"
-            )
-        setattr(logged, key, space)
-    text = about.get("env_spec")
-    spec = parse_json(f"{where}: env_spec", text) if isinstance(text, str) else {}
+        space = read_space(f"{where}: {key}", text)
+        flat = flat_space(f"{where}: {key}", space, flat_observations if key == "observation_space" else flat_actions)
+        setattr(logged, key, flat)
+        logged.recorded[key] = space
     own = about.get("offline_robust")
     own = own if isinstance(own, dict) else {}
+    text = about.get("env_spec")
     # Plain data only: entry points and wrappers named by the file are never imported.
-    logged.env_id, logged.env_kwargs = environment(spec.get("id"), spec.get("kwargs"))
-    if logged.env_id is None:
-        logged.env_id, logged.env_kwargs = environment(own.get("env_id"), own.get("env_kwargs"))
+    if own.get("environment") is not None or not isinstance(text, str):
+        logged.environment = own_environment(where, own)
+    else:
+        parse_json(f"{where}: env_spec", text)
+        try:
+            logged.environment = from_gymnasium(text, f"{where}: env_spec") or own_environment(where, own)
+        except EvaluationError as error:
+            raise refusal(f"{where}: env_spec", str(error).removeprefix(f"{where}: env_spec: ")) from None
     logged.provenance = {"source": str(folder), "format": f"minari-{about.get('data_format', 'hdf5')}"}
     for key in ("dataset_id", "minari_version", "algorithm_name", "description"):
         if isinstance(about.get(key), str):
@@ -122,7 +125,7 @@ def _spaces(folder: Path, about: dict[str, Any]) -> Logged:
     return logged
 
 
-def _read_groups(read: _Read, root: Any, about: dict[str, Any]) -> None:
+def _read_groups(read: _Read, root: Any, about: dict[str, Any], spaces: Mapping[str, gym.Space[Any]]) -> None:
     """Reads every ``episode_<k>`` group, by number: HDF5 lists `episode_10` before `episode_2`."""
     matches = [(_EPISODE.fullmatch(name), name) for name in links(root)]
     numbers = sorted(int(match[1]) for match, _ in matches if match)
@@ -145,7 +148,8 @@ def _read_groups(read: _Read, root: Any, about: dict[str, Any]) -> None:
             group = open_object(read.where, root, label)
             if not is_group(group):
                 raise refusal(where, "is not a group", "collect the data again")
-            fields = {key: read_array(where, group, key, budget) for key in _KEYS}
+            fields: dict[str, Any] = {key: read_array(where, group, key, budget) for key in _KEYS[1:]}
+            fields["observations"] = _observations(where, group, budget, spaces.get("observation_space"))
             mask = read_array(where, group, MASK, budget) if group.links.exists(MASK.encode()) else None
         except FileProblem as error:
             if "a source may take" in error.problem.what:
@@ -157,10 +161,51 @@ def _read_groups(read: _Read, root: Any, about: dict[str, Any]) -> None:
             if int(own) in seen:
                 read.warn(where, f"has the id {own}, as episode_{seen[int(own)]} has", "group names count")
             seen.setdefault(int(own), number)
-        _keep(read, label, fields, mask)
+        _keep(read, label, fields, mask, spaces)
 
 
-def _keep(read: _Read, label: str, fields: dict[str, Array], mask: Array | None) -> None:
+def _observations(where: str, group: Any, budget: Budget, space: gym.Space[Any] | None) -> Array:
+    """An episode's observations (T + 1, O): an array, or a group for each dictionary and tuple of the space."""
+
+    def read(path: tuple[str, ...]) -> Array:
+        here, at = group, where
+        for name in ("observations", *path[:-1]) if path else ():
+            here = open_object(at, here, name)
+            at = f"{at}: {name}"
+            if not is_group(here):
+                raise refusal(at, "is not a group, where the space has several parts", "collect the data again")
+        if not path:
+            return read_array(at, here, "observations", budget)
+        name = path[-1]
+        return read_array(at, here, name if here.links.exists(name.encode()) else f"_index_{name}", budget)
+
+    if space is None or _is_vector(space):
+        return read(())
+    try:
+        return flatten(f"{where}: observations", space, read)
+    except EvaluationError as error:
+        raise refusal(f"{where}: observations", str(error).removeprefix(f"{where}: observations: ")) from None
+
+
+def _is_vector(space: gym.Space[Any]) -> bool:
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+
+
+def _flat_actions(where: str, values: Array, space: gym.Space[Any] | None) -> Array:
+    """Actions as they are seen: a row of numbers each, or a whole number that counts from 0."""
+    if isinstance(space, gym.spaces.Discrete) and space.start != 0 and values.dtype.kind in "iu":
+        return np.asarray(values.astype(np.int64) - int(space.start))
+    if isinstance(space, gym.spaces.Box) and (len(space.shape) != 1 or values.dtype.kind != "f"):
+        if values.shape[1:] != space.shape:
+            raise refusal(where, f"has shape {values.shape[1:]} where the space has {space.shape}", "collect it again")
+        flat = values.reshape(len(values), -1)
+        return flat if flat.dtype.kind == "f" else flat.astype(np.float32)
+    return values
+
+
+def _keep(
+    read: _Read, label: str, fields: dict[str, Array], mask: Array | None, spaces: Mapping[str, gym.Space[Any]]
+) -> None:
     """Shapes one episode and keeps it; findings take the place of an episode that is not one."""
     where = f"{read.where}: {label}"
     try:
@@ -169,7 +214,9 @@ def _keep(read: _Read, label: str, fields: dict[str, Array], mask: Array | None)
         episode = _Episode(
             label,
             vector_rows(f"{where}: observations", fields["observations"]),
-            action_rows(f"{where}: actions", fields["actions"]),
+            action_rows(
+                f"{where}: actions", _flat_actions(f"{where}: actions", fields["actions"], spaces.get("action_space"))
+            ),
             rewards,
             flags(f"{where}: terminations", fields["terminations"]),
             flags(f"{where}: truncations", fields["truncations"]),
@@ -246,13 +293,15 @@ def _compare(logged: Logged, about: dict[str, Any], folder: Path) -> None:
         logged.problems.append(Problem("warning", f"{folder / METADATA}: total_steps", what, "the episodes count"))
 
 
-def _foreign(folder: Path, about: dict[str, Any], form: str) -> Iterator[tuple[str, dict[str, Array]]]:
+def _foreign(
+    folder: Path, about: dict[str, Any], form: str, space: gym.Space[Any] | None
+) -> Iterator[tuple[str, dict[str, Array]]]:
     """Episodes of an arrow or parquet folder, through Minari's own storage."""
     total = about.get("total_episodes")
     where = str(folder / METADATA)
     if not isinstance(total, int) or total < 0:
         raise refusal(f"{where}: total_episodes", f"is {total!r}", "restore metadata.json from its source")
-    if not all(isinstance(about.get(key), str) for key in ("observation_space", "action_space")):
+    if space is None or not isinstance(about.get("action_space"), str):
         # Minari would import the entry point that the file names to find them.
         raise refusal(where, "does not state its spaces", "restore metadata.json from its source")
     try:
@@ -265,9 +314,30 @@ def _foreign(folder: Path, about: dict[str, Any], form: str) -> Iterator[tuple[s
         raise refusal(str(folder), f"cannot be read by minari ({type(error).__name__}: {error})") from None
     try:
         for number, episode in zip(range(total), storage.get_episodes(range(total)), strict=True):
-            yield f"episode_{number}", {key: np.asarray(episode[key]) for key in _KEYS}
+            fields = {key: np.asarray(episode[key]) for key in _KEYS[1:]}
+            fields["observations"] = _nested(f"{folder}: episode_{number}", episode["observations"], space)
+            yield f"episode_{number}", fields
+    except FileProblem:
+        raise
     except Exception as error:
         raise refusal(str(folder), f"is damaged ({type(error).__name__}: {error})", "copy it again") from None
+
+
+def _nested(where: str, values: Any, space: gym.Space[Any]) -> Array:
+    """Observations (T + 1, O) of what Minari gives: an array, or dictionaries and tuples of them."""
+
+    def read(path: tuple[str, ...]) -> Array:
+        here = values
+        for name in path:
+            here = here[name] if isinstance(here, Mapping) else here[int(name)]
+        return np.asarray(here)
+
+    if _is_vector(space):
+        return np.asarray(values)
+    try:
+        return flatten(where, space, read)
+    except EvaluationError as error:
+        raise refusal(where, str(error).removeprefix(f"{where}: ")) from None
 
 
 def _text(path: Path) -> bytes:

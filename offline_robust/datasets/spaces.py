@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from offline_robust.datasets.problems import refusal
-from offline_robust.errors import DatasetError, nearest
+from offline_robust.environment import (
+    EnvironmentSpec,
+    decode_space,
+    encode_space,
+    flat_actions,
+    flat_observations,
+    make_env,
+    make_spec,
+    step_limit,
+)
+from offline_robust.environment.spaces import MAX_ACTIONS
+from offline_robust.environment.wrappers import flat_view
+from offline_robust.errors import DatasetError, EvaluationError
 
 Spaces = gym.spaces.Box | gym.spaces.Discrete
 
@@ -21,8 +33,6 @@ OWN_PREFIX = "offline_robust/"
 """What our writers add to formats that have no place for it lies under this prefix."""
 MAX_JSON = 16 * 2**20
 """Bytes of JSON that are parsed."""
-MAX_ACTIONS = 1_000_000
-"""The largest number of discrete actions that is believed."""
 
 _FORMAT = 1
 _ENV_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+")
@@ -30,23 +40,25 @@ _ENV_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+")
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says about the environment, apart from its arrays."""
+    """What a file says about the environment, apart from its arrays, which are vectors of numbers."""
 
     observation_space: gym.spaces.Box | None = None
     action_space: Spaces | None = None
-    env_id: str | None = None
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    environment: EnvironmentSpec | None = None
 
 
 def encode_description(description: Description) -> str:
     """One line of JSON, the same for the same content; `decode_description` reads it back."""
-    content = {
+    environment = description.environment
+    content: dict[str, Any] = {
         "format": _FORMAT,
-        "env_id": description.env_id,
-        "env_kwargs": plain_kwargs(description.env_kwargs),
+        "env_id": environment.id if environment is not None else None,
+        "env_kwargs": dict(environment.kwargs) if environment is not None else {},
         "observation_space": _text(description.observation_space),
         "action_space": _text(description.action_space),
     }
+    if environment is not None and not environment.only_id:
+        content["environment"] = environment.to_dict()
     return json.dumps(content, sort_keys=True)
 
 
@@ -60,14 +72,35 @@ def decode_description(where: str, text: str | bytes) -> Description:
     if content.get("format") != _FORMAT:
         raise refusal(where, f"{OWN_PREFIX}description has format {content.get('format')!r}, this version reads 1")
     spaces = {
-        key: decode_space(f"{where}: {key}", content[key]) if isinstance(content.get(key), str) else None
+        key: read_space(f"{where}: {key}", content[key]) if isinstance(content.get(key), str) else None
         for key in ("observation_space", "action_space")
     }
-    observation_space = spaces["observation_space"]
-    if observation_space is not None and not isinstance(observation_space, gym.spaces.Box):
-        raise refusal(where, f"the observation space is {observation_space}", "only vectors (Box) are supported")
-    env_id, env_kwargs = environment(content.get("env_id"), content.get("env_kwargs"))
-    return Description(observation_space, spaces["action_space"], env_id, env_kwargs)
+    observations, actions = spaces["observation_space"], spaces["action_space"]
+    return Description(
+        None if observations is None else flat_space(where, observations, flat_observations),
+        None if actions is None else flat_space(where, actions, flat_actions),
+        own_environment(where, content),
+    )
+
+
+def own_environment(where: str, content: Mapping[str, Any]) -> EnvironmentSpec | None:
+    """The environment in what our writers keep: whole, or its id and keyword arguments as older files have it.
+
+    An id of the form ``module:Name-v0`` would make Gymnasium import that module: such a file names no environment.
+
+    Raises:
+        DatasetError: it is there, and damaged.
+    """
+    try:
+        if content.get("environment") is not None:
+            return EnvironmentSpec.from_dict(content["environment"], where)
+        env_id, kwargs = content.get("env_id"), content.get("env_kwargs")
+        if not isinstance(env_id, str) or len(env_id) > 200 or _ENV_ID.fullmatch(env_id) is None:
+            return None
+        keyed = isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)
+        return make_spec(env_id, kwargs if keyed else {}, source=where)
+    except EvaluationError as error:
+        raise refusal(where, str(error).removeprefix(f"{where}: ")) from None
 
 
 def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
@@ -87,94 +120,55 @@ def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
     return content
 
 
-def decode_space(where: str, text: str) -> Spaces:
-    """A vector Box or a Discrete space from Minari's JSON.
+def read_space(where: str, text: str) -> gym.Space[Any]:
+    """Any space from Minari's JSON.
 
     Raises:
-        DatasetError: another kind of space (dictionary, tuple, text, image), or damaged JSON.
+        DatasetError: damaged, too large, or of a kind that Minari does not write.
     """
-    from minari.serialization import deserialize_space
-
-    content = parse_json(where, text)
-    kind = content.get("type")
-    if kind in ("Dict", "Tuple", "Text", "MultiDiscrete", "MultiBinary"):
-        mend = "only vectors and Discrete actions are supported: flatten when collecting (FlattenObservation)"
-        raise refusal(where, f"is a {kind} space", mend)
+    parse_json(where, text)
     try:
-        space = deserialize_space(content)
-    except Exception as error:  # the file decides what goes wrong in here
-        raise refusal(where, f"is not a space ({type(error).__name__}: {error})", "restore metadata.json") from None
-    return vector_space(where, space)
+        return decode_space(where, text)
+    except EvaluationError as error:
+        raise refusal(where, str(error).removeprefix(f"{where}: ")) from None
 
 
-def vector_space(where: str, space: object) -> Spaces:
-    """The space itself when it is a vector Box or a Discrete space of believable size.
+def flat_space(where: str, space: gym.Space[Any], flat: Callable[[gym.Space[Any]], Any]) -> Any:
+    """What observations or actions of a space are seen as (`flat_observations`, `flat_actions`).
 
     Raises:
-        DatasetError: it is anything else.
+        DatasetError: they are not numbers; the line is right for that space.
     """
-    if isinstance(space, gym.spaces.Discrete):
-        if not 0 < space.n <= MAX_ACTIONS:
-            raise refusal(where, f"has {space.n:,} actions", f"1 to {MAX_ACTIONS:,} are supported")
-        return space
-    if not isinstance(space, gym.spaces.Box):
-        raise refusal(where, f"is {space}", "only vectors (Box) and Discrete actions are supported")
-    if len(space.shape) != 1:
-        raise refusal(where, f"has shape {space.shape}, not a vector", "flatten or extract features when collecting")
-    return space
+    try:
+        return flat(space)
+    except EvaluationError as error:
+        raise refusal(where, str(error)) from None
 
 
-def environment(env_id: object, env_kwargs: object) -> tuple[str | None, dict[str, Any]]:
-    """The environment id and keyword arguments that a file names, as plain data.
+def spaces_of(environment: EnvironmentSpec) -> tuple[EnvironmentSpec, gym.spaces.Box, Spaces, int | None]:
+    """What an environment says of itself: it is made and closed.
 
-    The file is not trusted: an id of the form ``module:Name-v0`` would make Gymnasium import that module, so that
-    only plain ids are kept.
-    """
-    known = isinstance(env_id, str) and len(env_id) <= 200 and _ENV_ID.fullmatch(env_id) is not None
-    if not known:
-        return None, {}
-    keyed = isinstance(env_kwargs, dict) and all(isinstance(key, str) for key in env_kwargs)
-    return str(env_id), dict(env_kwargs) if keyed else {}  # type: ignore[call-overload]
-
-
-def plain_kwargs(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the environment as JSON holds them.
+    Returns:
+        The description with its spaces filled in, what observations and actions are seen as, and the step limit.
 
     Raises:
-        DatasetError: one of them cannot be written as JSON.
+        DatasetError: it cannot be made, or its observations or actions are not numbers.
     """
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(env_kwargs)))
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"env_kwargs cannot be written to a file ({error}): use numbers, strings and lists"
-        ) from None
-    return plain
-
-
-def spaces_of(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[gym.spaces.Box, Spaces, int | None]:
-    """The observation space, the action space and the time limit of an environment, which is made and closed.
-
-    Raises:
-        DatasetError: Gymnasium does not know the id, or its spaces are not supported.
-    """
-    try:
-        env = gym.make(env_id, **env_kwargs)
-    except Exception as error:  # unknown id, missing simulator, wrong keyword
-        hint = nearest(env_id, list(gym.registry)) if env_id not in gym.registry else ""
-        hint = hint if "did you mean" in hint else ""
-        raise DatasetError(
-            f"env_id '{env_id}': cannot be made ({type(error).__name__}: {str(error).splitlines()[0]}){hint}"
-        ) from None
-    try:
-        observation_space = vector_space(f"{env_id}: observation space", env.observation_space)
-        action_space = vector_space(f"{env_id}: action space", env.action_space)
-        limit = env.spec.max_episode_steps if env.spec is not None else None
-    finally:
-        env.close()  # type: ignore[no-untyped-call]
-    if not isinstance(observation_space, gym.spaces.Box):
-        raise DatasetError(f"env_id '{env_id}': observations are {observation_space}, only vectors are supported")
-    return observation_space, action_space, limit
+        env = make_env(environment)
+        try:
+            seen = flat_view(env, environment.observation_space)
+            limit = step_limit(env)
+        finally:
+            env.close()  # type: ignore[no-untyped-call]
+    except EvaluationError as error:
+        raise DatasetError(str(error)) from None
+    whole = replace(
+        environment,
+        observation_space=environment.observation_space or env.observation_space,
+        action_space=environment.action_space or env.action_space,
+    )
+    return whole, cast(gym.spaces.Box, seen.observation_space), cast(Spaces, seen.action_space), limit
 
 
 def infer_observation_space(width: int) -> gym.spaces.Box:
@@ -200,9 +194,4 @@ def infer_action_space(where: str, actions: NDArray[Any], least: int = 0) -> Spa
 
 
 def _text(space: Spaces | None) -> str | None:
-    if space is None:
-        return None
-    from minari.serialization import serialize_space
-
-    text: str = serialize_space(space)
-    return text
+    return None if space is None else encode_space(space)

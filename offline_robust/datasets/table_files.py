@@ -160,7 +160,7 @@ def _series(where: str, series: Any, first: int = 0) -> Array:
         if isinstance(plain, np.dtype) and plain.kind in "fiub":
             return np.asarray(series.to_numpy(np.float64, na_value=np.nan) if missing else series.to_numpy(plain))
         return np.asarray(series, np.float64)
-    if pd.api.types.is_string_dtype(kind) and kind != np.dtype(object) or first:
+    if (pd.api.types.is_string_dtype(kind) and kind != np.dtype(object)) or first:
         texts = series[pd.to_numeric(series, errors="coerce").isna() & series.notna()]
         shown = f": row {first + int(texts.index[0]):,} holds '{str(texts.iloc[0])[:30]}'" if len(texts) else ""
         raise refusal(where, f"holds text{shown}", _NUMBERS)

@@ -12,6 +12,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import DatasetError
 
 TENSORS = (
@@ -68,8 +69,8 @@ class TransitionDataset:
     episode: Tensor
     observation_space: gym.spaces.Box
     action_space: gym.spaces.Box | gym.spaces.Discrete
-    env_id: str | None = None
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    environment: EnvironmentSpec | None = None
+    """What the data came from, whole; None where nobody said."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +102,11 @@ class TransitionDataset:
 
     def __len__(self) -> int:
         return len(self.observations)
+
+    @property
+    def env_id(self) -> str | None:
+        """The id of the environment that the data came from."""
+        return self.environment.id if self.environment is not None else None
 
     @property
     def observation_dim(self) -> int:

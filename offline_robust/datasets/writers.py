@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_robust.datasets.minari_files import MAIN, MASK, METADATA
-from offline_robust.datasets.spaces import OWN_PREFIX, Description, encode_description, plain_kwargs
+from offline_robust.datasets.spaces import OWN_PREFIX, Description, encode_description
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.environment import WrapperSpec, encode_space
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
@@ -65,7 +66,9 @@ def write_minari(
     """
     data = Path(folder) / "data"
     _refuse_existing(data, overwrite)
-    arrays = _arrays(dataset, exact)
+    arrays, environment = _arrays(dataset, exact), dataset.environment
+    arrays["actions"] = _logged_actions(dataset, arrays["actions"])
+    action_space = environment.action_space if environment is not None else None
     starts = _starts(arrays["episode"])
     jump = _jumps(arrays)
     if jump is not None:
@@ -79,8 +82,8 @@ def write_minari(
         "total_steps": len(dataset),
         "data_format": "hdf5",
         "jpeg_encoding": False,
-        "observation_space": _space_text(dataset.observation_space),
-        "action_space": _space_text(dataset.action_space),
+        "observation_space": encode_space(dataset.observation_space),
+        "action_space": encode_space(action_space or dataset.action_space),
         **({"env_spec": spec} if spec else {}),
         "dataset_id": dataset_id or dataset.provenance.get("dataset_id") or f"{Path(folder).resolve().name}-v0",
         "minari_version": _MINARI_VERSION,
@@ -88,7 +91,8 @@ def write_minari(
         **metadata,
         "offline_robust": {
             "env_id": dataset.env_id,
-            "env_kwargs": plain_kwargs(dataset.env_kwargs),
+            "env_kwargs": {} if environment is None else dict(environment.kwargs),
+            **({"environment": environment.to_dict()} if environment is not None and not environment.only_id else {}),
             **({"collection": dict(collection)} if collection else {}),
         },
     }
@@ -203,7 +207,7 @@ def _flat_columns(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray
     if not valid.all():
         columns[OWN_PREFIX + "next_valid"] = valid
     columns[OWN_PREFIX + "episode_starts"] = _starts(arrays["episode"])
-    about = Description(dataset.observation_space, dataset.action_space, dataset.env_id, dataset.env_kwargs)
+    about = Description(dataset.observation_space, dataset.action_space, dataset.environment)
     columns[OWN_PREFIX + "description"] = np.frombuffer(encode_description(about).encode(), np.uint8)
     return columns
 
@@ -229,33 +233,53 @@ def _jumps(arrays: Mapping[str, NDArray[Any]]) -> int | None:
     return int(rows[0]) if len(rows) else None
 
 
-def _space_text(space: gym.Space[Any]) -> str:
-    from minari.serialization import serialize_space
-
-    text: str = serialize_space(space)
-    return text
-
-
 def _env_spec(dataset: TransitionDataset) -> str | None:
     """Gymnasium's JSON for a registered environment, which is what `recover_environment` of Minari needs.
 
-    None, with a warning, where the environment has none (it was registered with a class or a function, or with
-    keywords that JSON does not hold): `offline_robust` in metadata.json names it all the same.
+    Observations that are kept flat say so by a FlattenObservation around the environment. None, with a warning, where
+    the environment has no JSON (it was registered with a class or a function, or with keywords that JSON does not
+    hold): `offline_robust` in metadata.json names it all the same.
     """
-    if dataset.env_id not in gym.registry:
+    environment = dataset.environment
+    if environment is None or environment.id not in gym.registry:
         return None
     try:
-        content = json.loads(gym.spec(dataset.env_id).to_json())
+        content = json.loads(gym.spec(environment.id).to_json())
     except Exception as error:  # Gymnasium raises several kinds, for whatever it meets in the registration
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         warnings.warn(
-            f"{dataset.env_id}: written without env_spec, for Gymnasium cannot put its registration into JSON "
+            f"{environment.id}: written without env_spec, for Gymnasium cannot put its registration into JSON "
             f"({reason}); register it as 'module:Class', and Minari's recover_environment works too",
             stacklevel=3,
         )
         return None
-    content["kwargs"] = {**content.get("kwargs", {}), **plain_kwargs(dataset.env_kwargs)}
+    content["kwargs"] = {**content.get("kwargs", {}), **environment.kwargs}
+    if environment.step_limit is not None:
+        content["max_episode_steps"] = environment.step_limit or None
+    wrappers = list(environment.wrappers)
+    if environment.observation_space not in (None, dataset.observation_space):
+        wrappers.append(WrapperSpec("FlattenObservation"))
+    content["additional_wrappers"] = [
+        {
+            "name": wrapper.name,
+            "entry_point": f"{wrapper.module}:{wrapper.name}",
+            "kwargs": dict(wrapper.kwargs) if wrapper.recorded else None,
+        }
+        for wrapper in wrappers
+    ]
     return json.dumps(content)
+
+
+def _logged_actions(dataset: TransitionDataset, actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions as the environment takes them: in its shape and type, counted from its first number."""
+    space = dataset.environment.action_space if dataset.environment is not None else None
+    if isinstance(space, gym.spaces.Discrete):
+        return np.asarray(actions + int(space.start))
+    if isinstance(space, gym.spaces.Box) and space != dataset.action_space:
+        shaped = actions.reshape(len(actions), *space.shape)
+        wider = shaped.dtype == np.float64 and space.dtype is not None and space.dtype.kind == "f"
+        return shaped if wider else np.asarray(shaped.astype(space.dtype))
+    return actions
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

@@ -3,7 +3,6 @@
 from offline_robust.envs import classic, lunar_lander  # noqa: F401 - they register what can be perturbed
 from offline_robust.envs.batched import BatchedEnv, GymnasiumBatch, make_batch
 from offline_robust.envs.effects import without_effect
-from offline_robust.envs.making import make_env
 from offline_robust.envs.noise import NoiseLayer
 from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
@@ -39,7 +38,6 @@ __all__ = [
     "list_suites",
     "load_suite",
     "make_batch",
-    "make_env",
     "open_physics",
     "parse_perturb",
     "perturb",

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.environment import make_flat
 from offline_robust.envs.cartpole_engine import BatchedCartPole
-from offline_robust.envs.making import make_env
+from offline_robust.envs.layers import LayeredBatch
 from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import Perturbation
 from offline_robust.envs.systems import System, open_physics, perturb
+from offline_robust.envs.systems import system as describe
 
 StepResult = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Observations (N, O), rewards (N,), terminated (N,), truncated (N,)."""
@@ -64,7 +66,7 @@ class GymnasiumBatch:
     """
 
     def __init__(self, system: System, episodes: Sequence[Acting]) -> None:
-        self._envs = [make_env(system.env_id, system.env_kwargs) for _ in episodes]
+        self._envs = [make_flat(system.environment) for _ in episodes]
         self._physics = [open_physics(env, system.env_id) for env in self._envs]
         self._episodes = [tuple(own) for own in episodes]
         for physics, own in zip(self._physics, self._episodes, strict=True):
@@ -122,13 +124,6 @@ class GymnasiumBatch:
 
 Engine = Callable[[System, Sequence[Acting]], BatchedEnv]
 
-_ENGINES: dict[str, Engine] = {
-    "Pendulum-v1": BatchedPendulum,
-    "CartPole-v0": BatchedCartPole,
-    "CartPole-v1": BatchedCartPole,
-    "ContinuousCartPole-v0": BatchedCartPole,
-}
-
 
 def make_batch(system: System, episodes: Sequence[Acting]) -> BatchedEnv:
     """The fastest batched environment there is for a system: an engine of its own, else `GymnasiumBatch`.
@@ -140,11 +135,20 @@ def make_batch(system: System, episodes: Sequence[Acting]) -> BatchedEnv:
     Raises:
         EvaluationError: a value leaves its physical range.
     """
-    if system.env_id in _ENGINES:
-        return _ENGINES[system.env_id](system, episodes)
-    if system.simulator == "mujoco":
-        # MuJoCo takes a while to import, and most users of the other environments do not need it.
-        from offline_robust.envs.mujoco_batch import MuJoCoBatch
+    if not system.simulator:
+        return GymnasiumBatch(system, episodes)
+    spec = system.environment
+    if not spec.wrappers:
+        return _engine(system.simulator)(system, episodes)
+    return LayeredBatch(_engine(system.simulator)(describe(spec.bare), episodes), spec)
 
-        return MuJoCoBatch(system, episodes)
-    return GymnasiumBatch(system, episodes)
+
+def _engine(simulator: str) -> Engine:
+    if simulator == "pendulum":
+        return BatchedPendulum
+    if simulator == "cartpole":
+        return BatchedCartPole
+    # MuJoCo takes a while to import, and most users of the other environments do not need it.
+    from offline_robust.envs.mujoco_batch import MuJoCoBatch
+
+    return MuJoCoBatch

@@ -9,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-CONTINUOUS_CARTPOLE = "ContinuousCartPole-v0"
 START = 0.05
 """Half-width of the uniform start of every coordinate: m, m/s, rad, rad/s."""
 
@@ -68,9 +67,3 @@ class ContinuousCartPole(gym.Env[_Observation, NDArray[np.float32]]):
         )
         fallen = abs(self.state[0]) > self.x_threshold or abs(self.state[2]) > self.theta_threshold_radians
         return self.state.astype(np.float32), 1.0, bool(fallen), False, {}
-
-
-def register_environments() -> None:
-    """Registers what this library adds to Gymnasium, once."""
-    if CONTINUOUS_CARTPOLE not in gym.registry:
-        gym.register(CONTINUOUS_CARTPOLE, "offline_robust.envs.cartpole:ContinuousCartPole", max_episode_steps=500)

@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
+from offline_robust.environment import make_env
 from offline_robust.envs.cartpole import START
-from offline_robust.envs.making import make_env
 from offline_robust.envs.perturbations import FloatArray, Perturbation
 from offline_robust.envs.systems import System, open_physics, perturb
 
@@ -30,7 +30,7 @@ class BatchedCartPole:
     """
 
     def __init__(self, system: System, episodes: Sequence[Sequence[Perturbation]]) -> None:
-        env = make_env(system.env_id, system.env_kwargs)
+        env = make_env(system.environment)
         self._physics = open_physics(env, system.env_id)
         inner: Any = env.unwrapped
         self._discrete = isinstance(system.action_space, gym.spaces.Discrete)

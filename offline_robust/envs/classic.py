@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from offline_robust.envs.cartpole import CONTINUOUS_CARTPOLE, START
-from offline_robust.envs.making import Env
+from offline_robust.environment.making import CONTINUOUS_CARTPOLE
+from offline_robust.environment.wrappers import Env
+from offline_robust.envs.cartpole import START
 from offline_robust.envs.perturbations import Mode, ParameterSpec, register_parameter
 from offline_robust.envs.systems import AttributePhysics, Physics, register_physics
 

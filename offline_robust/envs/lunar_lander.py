@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from offline_robust.envs.making import Env
+from offline_robust.environment.wrappers import Env
 from offline_robust.envs.perturbations import FloatArray, Mode, ParameterSpec, register_parameter, registered
 from offline_robust.envs.systems import Physics, register_physics
 

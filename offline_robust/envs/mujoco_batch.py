@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from offline_robust.envs.making import make_env
+from offline_robust.environment import make_env
 from offline_robust.envs.mujoco_engine import MuJoCoSimulation, supports
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
 from offline_robust.envs.perturbations import FloatArray, Perturbation
@@ -24,7 +24,7 @@ class MuJoCoBatch(MuJoCoSimulation):
     """
 
     def __init__(self, system: System, episodes: Sequence[Sequence[Perturbation]]) -> None:
-        env = make_env(system.env_id, system.env_kwargs)
+        env = make_env(system.environment)
         self._physics = MuJoCoPhysics(env)
         self._acting = [tuple(own) for own in episodes]
         built = {own: self._build(own) for own in dict.fromkeys(self._acting)}

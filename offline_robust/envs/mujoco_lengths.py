@@ -15,15 +15,13 @@ with its legs level, so that its lowest geom is the torso and it is not lifted.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.environment.quiet import quiet_compiler
 from offline_robust.envs.perturbations import FloatArray
 from offline_robust.errors import EvaluationError
 
@@ -94,23 +92,6 @@ class LinkLengths:
         own = model.body_rootid[model.geom_bodyid] == root
         solid = np.flatnonzero(own & ((model.geom_contype != 0) | (model.geom_conaffinity != 0)))
         return min((_bottom(model, data, int(geom)) for geom in solid), default=0.0)
-
-
-@contextmanager
-def quiet_compiler() -> Iterator[None]:
-    """Keeps MuJoCo's compiler from printing warnings and from leaving a MUJOCO_LOG.TXT in the working directory.
-
-    HalfCheetah's XML triggers one each time it is read. The warnings of every thread are silenced meanwhile; errors
-    still raise.
-    """
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        mujoco.set_mju_user_warning(before)
 
 
 def compile_quietly(spec: Any) -> Model:

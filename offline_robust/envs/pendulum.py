@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
-from offline_robust.envs.making import make_env
+from offline_robust.environment import make_env
 from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
 from offline_robust.envs.systems import AttributePhysics, System, perturb
 
@@ -33,7 +33,7 @@ class BatchedPendulum:
     """
 
     def __init__(self, system: System, episodes: Sequence[Sequence[Perturbation]]) -> None:
-        env = make_env(system.env_id, system.env_kwargs)
+        env = make_env(system.environment)
         self._physics = AttributePhysics(env, system.env_id)
         inner: Any = env.unwrapped
         self._max_speed, self._limit = inner.max_speed, system.time_limit

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from offline_robust.envs.making import Env, make_env
+from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, step_limit
+from offline_robust.environment.wrappers import Env
+from offline_robust.envs.layers import layered
 from offline_robust.envs.perturbations import (
     _ON_CHANGE,
     ANY,
@@ -106,11 +108,21 @@ def _keeps_model(env: Env) -> bool:
 
 
 def _simulator(env: Env) -> str:
-    if not _keeps_model(env):
-        return ""
+    """The batched engine that runs an environment without wrappers: by its class, for an id can be registered anew."""
+    kind = type(env.unwrapped)
+    named = _ENGINES.get(f"{kind.__module__}:{kind.__qualname__}", "")
+    if named or not _keeps_model(env):
+        return named
     from offline_robust.envs.mujoco_engine import supports
 
     return "mujoco" if supports(env) else ""
+
+
+_ENGINES = {
+    "gymnasium.envs.classic_control.pendulum:PendulumEnv": "pendulum",
+    "gymnasium.envs.classic_control.cartpole:CartPoleEnv": "cartpole",
+    "offline_robust.envs.cartpole:ContinuousCartPole": "cartpole",
+}
 
 
 def perturb(physics: Physics, perturbations: Sequence[Perturbation], levels: Sequence[float] | None = None) -> None:
@@ -147,19 +159,18 @@ class System:
     """One environment as evaluation sees it.
 
     Attributes:
-        env_id: its Gymnasium id.
-        env_kwargs: what it is made with.
+        environment: what it is: id, keyword arguments, limit, wrappers.
         parameters: everything that can be perturbed: the physics, then observation and action noise.
         nominal: the unperturbed values of the physics, (k,) each.
-        observation_space: as made.
-        action_space: as made.
+        observation_space: vectors of numbers, as policies see it.
+        action_space: vectors of numbers, or numbers 0, 1, ...
         time_limit: steps, or None.
         step_seconds: simulated time of one step, or None where the environment does not tell.
-        simulator: "mujoco" where the batched MuJoCo engine runs it, else "".
+        simulator: the batched engine that runs it, "mujoco", "pendulum" or "cartpole"; "" where none does.
+        names: of the numbers of an observation, where it has named parts.
     """
 
-    env_id: str
-    env_kwargs: Mapping[str, Any]
+    environment: EnvironmentSpec
     parameters: Mapping[str, ParameterSpec]
     nominal: Mapping[str, FloatArray]
     observation_space: gym.Space[Any]
@@ -167,6 +178,12 @@ class System:
     time_limit: int | None
     step_seconds: float | None
     simulator: str = ""
+    names: tuple[str, ...] | None = None
+
+    @property
+    def env_id(self) -> str:
+        """Its Gymnasium id."""
+        return self.environment.id
 
     def spec(self, name: str) -> ParameterSpec:
         """Looks one parameter up.
@@ -219,7 +236,7 @@ class System:
         )
         if not acting:
             return still
-        physics = _scratch(self.env_id, _key(self.env_kwargs))
+        physics = _scratch(_key(self.environment))
         ends = [[p.level for p in acting]]
         if any(p.start is not None for p in acting):
             ends.append([p.level if p.start is None else p.start for p in acting])
@@ -232,43 +249,54 @@ class System:
             physics.reset()
 
 
-def system(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> System:
-    """Describes an environment; it is made once for each set of keyword arguments.
+def system(env: str | EnvironmentSpec) -> System:
+    """Describes an environment; it is made once for each description.
 
     Raises:
-        EvaluationError: the environment cannot be made.
+        EvaluationError: the environment cannot be made, or its observations or actions are not numbers.
     """
-    return replace(_system(env_id, _key(env_kwargs or {})), env_kwargs=dict(env_kwargs or {}))
+    spec = as_spec(env)
+    return replace(_system(_key(spec)), environment=spec)
 
 
 @lru_cache(maxsize=64)
-def _system(env_id: str, key: str) -> System:
-    kwargs = json.loads(key)
-    env = make_env(env_id, kwargs)
-    physics = _scratch(env_id, key)
+def _system(key: str) -> System:
+    spec = _spec(key)
+    env = make_flat(spec)
+    physics = _scratch(key)
     inner: Any = env.unwrapped
     # Box2D environments name their rate in the module and in the metadata alone.
     rate = env.metadata.get("render_fps") if "box2d" in type(inner).__module__ else None
     seconds = getattr(inner, "dt", getattr(inner, "tau", 1.0 / rate if rate else None))
+    recorded = spec.observation_space or make_env(spec).observation_space
     found = System(
-        env_id,
-        kwargs,
+        spec,
         {**physics.parameters, **registered(ANY)},
         {name: physics.read(name) for name in physics.parameters},
         env.observation_space,
         env.action_space,
-        env.spec.max_episode_steps if env.spec else None,
+        step_limit(env),
         float(seconds) if isinstance(seconds, int | float) else None,
-        _simulator(env),
+        _simulator_within(spec),
+        dimension_names(recorded),
     )
     env.close()  # type: ignore[no-untyped-call]
     return found
 
 
+def _simulator_within(spec: EnvironmentSpec) -> str:
+    """The engine for an environment whose wrappers, if it has any, can be repeated for many episodes at once."""
+    env = make_env(spec.bare)
+    simulator = _simulator(env)
+    env.close()  # type: ignore[no-untyped-call]
+    return simulator if simulator and layered(spec) else ""
+
+
 @lru_cache(maxsize=64)
-def _scratch(env_id: str, key: str) -> Physics:
+def _scratch(key: str) -> Physics:
     """A simulation that nobody steps, to try perturbations on."""
-    return open_physics(make_env(env_id, json.loads(key)), env_id)
+    spec = _spec(key)
+    return open_physics(make_env(spec), spec.id)
 
 
 def forget() -> None:
@@ -280,8 +308,9 @@ def forget() -> None:
 _ON_CHANGE.append(forget)
 
 
-def _key(env_kwargs: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(dict(env_kwargs), sort_keys=True)
-    except (TypeError, ValueError):
-        raise EvaluationError(f"env_kwargs must be plain numbers, texts and lists, not {dict(env_kwargs)}") from None
+def _key(spec: EnvironmentSpec) -> str:
+    return json.dumps(spec.to_dict())
+
+
+def _spec(key: str) -> EnvironmentSpec:
+    return EnvironmentSpec.from_dict(json.loads(key), "the description")

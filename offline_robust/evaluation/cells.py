@@ -32,7 +32,7 @@ from offline_robust.networks import Policy
 Columns = dict[str, NDArray[Any]]
 """What one condition gave: "return" (N,) float64, "length" (N,) int64, "terminated" and "broken" (N,) bool."""
 
-_FORMAT = "offline-robust-cell-2"
+_FORMAT = "offline-robust-cell-3"
 _ENDING = ".cell.json"
 _KINDS: dict[str, tuple[type, type[np.generic]]] = {
     "return": (float, np.float64),
@@ -42,7 +42,7 @@ _KINDS: dict[str, tuple[type, type[np.generic]]] = {
 }
 _BYTES_PER_EPISODE, _BYTES_MORE = 100, 10_000
 _MAX_LENGTH = 2**53
-_CODE = ("envs", "evaluation", "networks")
+_CODE = ("environment", "envs", "evaluation", "networks")
 _MAX_SOURCE = 100_000_000
 
 
@@ -68,9 +68,8 @@ class Cells:
         self._episodes, self._parameters = len(plan.seeds), of.parameters
         self._common = {
             "policy": fingerprint(policy),
-            "env_id": of.env_id,
-            "env_kwargs": dict(of.env_kwargs),
-            "environment": _environment(of.env_id, of.env_kwargs),
+            "environment": {key: value for key, value in of.environment.to_dict().items() if key != "imports"},
+            "files": _environment(of.env_id, of.environment.kwargs),
             "time_limit": of.time_limit,
             "max_steps": max_steps,
             "seed": seed,
@@ -157,7 +156,7 @@ def fingerprint(policy: Any) -> str:
         )
     tensors = sorted(policy.actor.state_dict().items())
     devices = sorted({value.device.type for _, value in tensors})
-    digest = hashlib.sha256(f"{_text([asdict(policy.spec), devices])}{identity}".encode())
+    digest = hashlib.sha256(f"{_text([policy.spec.to_dict(), devices])}{identity}".encode())
     for name, value in tensors:
         array = value.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

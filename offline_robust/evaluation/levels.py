@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from offline_robust.environment import EnvironmentSpec, make_spec
 from offline_robust.envs import system
 from offline_robust.errors import EvaluationError
 
@@ -92,7 +93,7 @@ Entry = tuple[list[str], list[float], list[str]]
 _NONE: Entry = ([], [], [])
 
 
-def sweeps(conditions: pd.DataFrame, env_id: str) -> list[Sweep]:
+def sweeps(conditions: pd.DataFrame, env: str | EnvironmentSpec) -> list[Sweep]:
     """The parameters that a table's conditions (L rows of `CONDITION_COLUMNS`) sweep, in order of appearance.
 
     Where the table has an unperturbed condition and a sweep of one parameter alone lacks its nominal level, that
@@ -110,7 +111,7 @@ def sweeps(conditions: pd.DataFrame, env_id: str) -> list[Sweep]:
             continue
         at = {entries[k][1][axis]: k for k in members}
         held = _held(entries[members[0]], axes=[axis])
-        nominal = float("nan") if held else nominal_level(names[axis], modes[axis], env_id)
+        nominal = float("nan") if held else nominal_level(names[axis], modes[axis], env)
         if bare is not None and np.isfinite(nominal):
             at.setdefault(nominal, bare)
         ordered = sorted(at)
@@ -142,10 +143,10 @@ def grids(conditions: pd.DataFrame) -> list[Grid]:
     return found
 
 
-def severities(conditions: pd.DataFrame, env_id: str) -> list[Severity]:
+def severities(conditions: pd.DataFrame, env: str | EnvironmentSpec) -> list[Severity]:
     """The sweeps that scale one parameter alone by pairs of levels, 1 - d and 1 + d, at four distances or more."""
     found = []
-    for sweep in sweeps(conditions, env_id):
+    for sweep in sweeps(conditions, env):
         shift = np.round(sweep.levels - 1.0, 9)
         shifted = shift != 0.0
         distances = np.unique(np.abs(shift[shifted]))
@@ -158,7 +159,7 @@ def severities(conditions: pd.DataFrame, env_id: str) -> list[Severity]:
     return found
 
 
-def far(conditions: pd.DataFrame, env_id: str) -> NDArray[np.bool_]:
+def far(conditions: pd.DataFrame, env: str | EnvironmentSpec) -> NDArray[np.bool_]:
     """Which conditions (L,) are far from nominal.
 
     The distance of a level is measured from the parameter's nominal level, as a fraction of the largest distance on
@@ -169,13 +170,13 @@ def far(conditions: pd.DataFrame, env_id: str) -> NDArray[np.bool_]:
     reach: dict[tuple[str, str, bool], float] = {}
     for names, levels, modes in entries:
         for name, level, mode in zip(names, levels, modes, strict=True):
-            distance = level - nominal_level(name, mode, env_id)
+            distance = level - nominal_level(name, mode, env)
             key = (name, mode, distance > 0)
             reach[key] = max(reach.get(key, 0.0), abs(distance))
     result = np.zeros(len(entries), bool)
     for k, (names, levels, modes) in enumerate(entries):
         for name, level, mode in zip(names, levels, modes, strict=True):
-            distance = level - nominal_level(name, mode, env_id)
+            distance = level - nominal_level(name, mode, env)
             largest = reach[name, mode, distance > 0]
             # A hair of tolerance: 0.3 of 0.5 must not be missed for a rounding error.
             result[k] |= largest > 0 and abs(distance) / largest >= FAR - 1e-9
@@ -183,12 +184,12 @@ def far(conditions: pd.DataFrame, env_id: str) -> NDArray[np.bool_]:
     return result
 
 
-def sides(conditions: pd.DataFrame, env_id: str) -> NDArray[np.int_]:
+def sides(conditions: pd.DataFrame, env: str | EnvironmentSpec) -> NDArray[np.int_]:
     """On which side (L,) of nominal a condition of one varying parameter lies: -1 below, 1 above; else 0."""
     found = np.zeros(len(conditions), int)
     for k, (names, levels, modes) in enumerate(_counting(_entries(conditions))):
         if len(names) == 1:
-            distance = levels[0] - nominal_level(names[0], modes[0], env_id)
+            distance = levels[0] - nominal_level(names[0], modes[0], env)
             found[k] = int(np.sign(distance)) if np.isfinite(distance) else 0
     return found
 
@@ -198,7 +199,7 @@ def moving(conditions: pd.DataFrame) -> NDArray[np.bool_]:
     return np.array([any(" " in mode for mode in str(modes).split(";")) for modes in conditions["mode"]], bool)
 
 
-def nominal_level(parameter: str, mode: str, env_id: str) -> float:
+def nominal_level(parameter: str, mode: str, env: str | EnvironmentSpec) -> float:
     """The level that changes nothing: 1 for scaling, 0 for adding, else the nominal value.
 
     NaN where that is unknown, or where the members of a group differ, so that no one level leaves all as they are.
@@ -206,7 +207,8 @@ def nominal_level(parameter: str, mode: str, env_id: str) -> float:
     if mode in ("scale", "add"):
         return 1.0 if mode == "scale" else 0.0
     try:
-        of = system(env_id)
+        # A table may come from anyone: an id that would import code is refused here.
+        of = system(env if isinstance(env, EnvironmentSpec) else make_spec(env))
     except EvaluationError:  # a foreign table, or an environment that is not installed here
         return float("nan")
     if parameter in of.nominal:

@@ -6,13 +6,15 @@ import platform
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from offline_robust.environment import EnvironmentSpec, as_spec
+from offline_robust.environment.spec import plain_values
 from offline_robust.envs import (
     Condition,
     NoiseLayer,
@@ -47,12 +49,11 @@ class Plan:
 
 def make_plan(
     policy: Any,
-    env_id: str,
+    environment: EnvironmentSpec,
     suite: Suite | str | None,
     perturb: str | Sequence[str] | None,
     episodes: int,
     seed: int,
-    env_kwargs: Mapping[str, Any] | None,
     max_steps: int | None,
 ) -> Plan:
     """Checks everything that can be checked before the first step; see `evaluate` for arguments and errors."""
@@ -61,11 +62,10 @@ def make_plan(
             raise EvaluationError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if episodes > _MAX_EPISODES:
         raise EvaluationError(f"episodes must be {_MAX_EPISODES:,} at most, got {episodes}")
-    of = system(env_id, env_kwargs)
-    observation_space = _check_spaces(env_id, of.observation_space, of.action_space)
-    _check_policy(policy, env_id, observation_space, of.action_space)
+    of = system(environment)
+    _check_policy(policy, of)
     if max_steps is None and of.time_limit is None:
-        raise EvaluationError(f"{env_id} has no time limit: give max_steps")
+        raise EvaluationError(f"{of.env_id} has no time limit: give max_steps (--max-steps)")
     chosen = _suite(suite, perturb)
     conditions = chosen.for_system(of)
     for condition in conditions:
@@ -90,32 +90,67 @@ def _refuse_inert(suite: Suite, of: System, conditions: Sequence[Condition]) -> 
         warnings.warn(f"{message} (suite '{suite.name}')", stacklevel=4)
 
 
-def _check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[Any]) -> gym.spaces.Box:
-    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-        raise EvaluationError(f"{env_id}: observations must be a flat Box, got {observations}")
-    flat = isinstance(actions, gym.spaces.Box) and len(actions.shape) == 1
-    if not flat and not isinstance(actions, gym.spaces.Discrete):
-        raise EvaluationError(f"{env_id}: actions must be a flat Box or Discrete, got {actions}")
-    return observations
+def environment_for(
+    policy: Any, env: str | EnvironmentSpec | None, env_kwargs: Mapping[str, Any] | None
+) -> EnvironmentSpec:
+    """Where a policy is evaluated: the environment that is asked for, else the one that it was made for.
+
+    An id alone that is the policy's own names the policy's environment whole, with its keyword arguments, limit and
+    wrappers; ``env_kwargs`` or an `EnvironmentSpec` say what else is meant.
+
+    Raises:
+        EvaluationError: nobody names one, or ``env_kwargs`` come beside a description that has its own.
+    """
+    spec = getattr(policy, "spec", None)
+    own = spec.environment if isinstance(spec, PolicySpec) else None
+    if env is None:
+        if own is None:
+            raise EvaluationError("name the environment: the policy does not say what it was made for")
+        env = own
+    asked = as_spec(env, "the evaluation")
+    if env_kwargs:
+        if isinstance(env, EnvironmentSpec) and env.kwargs:
+            raise EvaluationError("give env_kwargs or an environment with its own, not both")
+        said = plain_values(env_kwargs, "env_kwargs")
+        base = own if own is not None and own.id == asked.id and asked.plain else asked
+        return replace(base, kwargs=said, source="the evaluation")
+    same = own is not None and asked.plain and asked.observation_space is None and own.id == asked.id
+    return own if same and own is not None else asked
 
 
-def _check_policy(policy: Any, env_id: str, observations: gym.spaces.Box, actions: gym.Space[Any]) -> None:
+def _check_policy(policy: Any, of: System) -> None:
     if not callable(getattr(policy, "act", policy)):
         raise EvaluationError(f"a policy is a function or has .act(observations), got {type(policy).__name__}")
     spec = getattr(policy, "spec", None)
     if not isinstance(spec, PolicySpec):
         return
-    if spec.observation_dim != observations.shape[0]:
+    observations, actions = of.observation_space, of.action_space
+    if observations.shape != (spec.observation_dim,):
         raise EvaluationError(
             f"the policy takes {spec.observation_dim} observations ({spec.env_id or 'unknown environment'}), "
-            f"{env_id} gives {observations.shape[0]}"
+            f"{of.environment} gives {observations.shape[0] if observations.shape else 0}"
         )
     if isinstance(actions, gym.spaces.Discrete):
-        fits = spec.action_count == actions.n and actions.start == 0
+        fits = spec.action_count == actions.n
     else:
         fits = spec.action_count == 0 and actions.shape == (spec.action_dim,)
     if not fits:
-        raise EvaluationError(f"the policy gives {spec.action_text}, {env_id} takes {actions}")
+        raise EvaluationError(f"the policy gives {spec.action_text}, {of.environment} takes {actions}")
+    if isinstance(actions, gym.spaces.Box) and (beyond := _beyond(spec, actions)):
+        warnings.warn(beyond + f" in {of.environment}: is it the environment of the data?", stacklevel=4)
+
+
+def _beyond(spec: PolicySpec, actions: gym.spaces.Box) -> str:
+    """Where a policy's bounds reach beyond those of the environment, which would cut its actions."""
+    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    margin = 1e-4 * np.maximum(1.0, np.where(np.isfinite(actions.high), np.abs(actions.high), 1.0))
+    outside = (low < actions.low - margin) | (high > actions.high + margin)
+    if not outside.any():
+        return ""
+    k = int(outside.argmax())
+    return (
+        f"the policy's action {k} lies in {low[k]:g}..{high[k]:g} and is cut to {actions.low[k]:g}..{actions.high[k]:g}"
+    )
 
 
 def _suite(suite: Suite | str | None, perturb: str | Sequence[str] | None) -> Suite:
@@ -131,16 +166,15 @@ def _suite(suite: Suite | str | None, perturb: str | Sequence[str] | None) -> Su
 def describe(
     suite: Suite,
     conditions: Sequence[Condition],
-    env_id: str,
-    env_kwargs: Mapping[str, Any] | None,
+    environment: EnvironmentSpec,
     episodes: int,
     seed: int,
     max_steps: int | None,
 ) -> dict[str, Any]:
     """What is kept with a results table: what was asked, and the versions that answered."""
     return {
-        "env_id": env_id,
-        "env_kwargs": dict(env_kwargs or {}),
+        "env_id": str(environment),
+        "environment": environment.to_dict(),
         "suite": suite.name,
         "suite_source": suite.source,
         "conditions": len(conditions),

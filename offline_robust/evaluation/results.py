@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import EvaluationError
 from offline_robust.files import write_json, write_text
 
@@ -47,10 +49,10 @@ class Results:
 
     Attributes:
         frame: one row per episode, with the columns of `COLUMNS`: the run (a training), its learner and training
-            seed; the environment; the condition (its label, whether it leaves the system nominal, the perturbed
-            parameters joined by "+", their levels and modes joined by ";"); the episode, the seed of its start state,
-            its return (undiscounted, the environment's own reward), its length in steps, and whether it terminated
-            rather than ran out of time.
+            seed; the environment (its id, and what it differs by from the registered one); the condition (its label,
+            whether it leaves the system nominal, the perturbed parameters joined by "+", their levels and modes joined
+            by ";"); the episode, the seed of its start state, its return (undiscounted, the environment's own reward),
+            its length in steps, and whether it terminated rather than ran out of time.
         meta: versions, suite, seed and so on, as `evaluate` records them.
         cells: files that hold parts of this table until it is saved, see `clear_cells`; not saved with it.
     """
@@ -69,6 +71,18 @@ class Results:
     def learners(self) -> list[str]:
         """Learner labels in order of first appearance."""
         return [str(name) for name in self.frame["learner"].unique()]
+
+    @property
+    def environments(self) -> dict[str, EnvironmentSpec]:
+        """The environments by what the table calls them; those of which ``meta`` holds a description."""
+        parts = self.meta.get("parts")
+        found = {}
+        for meta in [self.meta, *(parts if isinstance(parts, list) else ())]:
+            if isinstance(meta, dict) and isinstance(meta.get("environment"), dict):
+                with contextlib.suppress(EvaluationError):  # a foreign file: then its name is all that is known
+                    spec = EnvironmentSpec.from_dict(meta["environment"], "the results")
+                    found[str(spec)] = spec
+        return found
 
     def save(self, path: str | Path) -> None:
         """Writes the table as CSV and ``meta`` as JSON beside it (results.csv, results.meta.json), atomically."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import (
     BatchedEnv,
     Condition,
@@ -24,7 +25,7 @@ from offline_robust.envs import (
 )
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.cells import Cells, Columns
-from offline_robust.evaluation.plan import Plan, describe, make_plan
+from offline_robust.evaluation.plan import Plan, describe, environment_for, make_plan
 from offline_robust.evaluation.results import Results, results_frame
 from offline_robust.networks import Policy
 
@@ -46,7 +47,7 @@ class Acting(Protocol):
 
 def evaluate(
     policy: Acting | Act,
-    env_id: str,
+    env: str | EnvironmentSpec | None = None,
     *,
     suite: Suite | str | None = None,
     perturb: str | Sequence[str] | None = None,
@@ -70,12 +71,14 @@ def evaluate(
     Args:
         policy: anything with ``act(observations) -> actions``, or a plain function; called once per step with all
             episodes of a condition (N, O), the ended ones included with their last observation.
-        env_id: a registered Gymnasium id with flat Box observations and flat Box or Discrete actions.
+        env: the environment, an id or an `EnvironmentSpec`; None, and an id alone that is the policy's own, mean the
+            one the policy was made for, with its keyword arguments, limit and wrappers. Observations that Gymnasium can
+            flatten reach the policy as vectors.
         suite: a `Suite`, the name of a bundled one, or a YAML file; None with no ``perturb`` is the nominal system.
         perturb: texts such as ``length=0.5:1.5:11`` in place of a suite; several form a grid.
         episodes: per condition.
         seed: of start states and noise.
-        env_kwargs: passed to `gymnasium.make`.
+        env_kwargs: keyword arguments of the environment, in place of those that it would have.
         run: names the training in the table.
         learner: names the learner in the table.
         training_seed: the seed the policy was trained with.
@@ -87,7 +90,9 @@ def evaluate(
     Raises:
         EvaluationError: anything of the above does not fit; nothing is run before everything that can be checked is.
     """
-    plan = make_plan(policy, env_id, suite, perturb, episodes, seed, env_kwargs, max_steps)
+    environment = environment_for(policy, env, env_kwargs)
+    env_id = str(environment)
+    plan = make_plan(policy, environment, suite, perturb, episodes, seed, max_steps)
     conditions, seeds = plan.conditions, plan.seeds
     kept = None if cells is None else Cells(cells, policy, plan, seed, max_steps)
     columns = _run(policy, plan, seed, max_steps, kept, progress)
@@ -115,7 +120,7 @@ def evaluate(
     )
     for name, attribute in (("condition", "label"), ("perturbation",) * 2, ("level",) * 2, ("mode",) * 2):
         frame[name] = [getattr(condition, attribute) for condition in conditions for _ in range(episodes)]
-    described = describe(plan.suite, conditions, env_id, env_kwargs, episodes, seed, max_steps)
+    described = describe(plan.suite, conditions, environment, episodes, seed, max_steps)
     described["broken"] = {label: count for label, count in broken.items() if count}
     if not isinstance(policy, Policy):
         described["policy"] = "as given"

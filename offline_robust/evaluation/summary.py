@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import EvaluationError, nearest
 from offline_robust.evaluation import levels as lv
 from offline_robust.evaluation.results import Results
@@ -34,7 +35,8 @@ class Cube:
 
     Attributes:
         learner: its label.
-        env_id: the environment.
+        env_id: what the table calls the environment.
+        environment: what is known of it: its description, else what the table calls it.
         returns: (S, L, E).
         trainings: the run and training seed of each of the S trainings.
         conditions: L rows, columns of `levels.CONDITION_COLUMNS`.
@@ -43,6 +45,7 @@ class Cube:
 
     learner: str
     env_id: str
+    environment: str | EnvironmentSpec
     returns: Array
     trainings: tuple[tuple[str, int], ...]
     conditions: pd.DataFrame
@@ -69,8 +72,11 @@ def cubes(results: Results) -> dict[str, Cube]:
     env_ids = results.frame["env_id"].unique()
     if len(env_ids) != 1:
         raise EvaluationError(f"statistics need one environment, the table has {', '.join(map(str, env_ids))}")
+    env_id = str(env_ids[0])
+    environment = results.environments.get(env_id, env_id)
     return {
-        name: _cube(name, str(env_ids[0]), results.frame[results.frame["learner"] == name]) for name in results.learners
+        name: _cube(name, env_id, environment, results.frame[results.frame["learner"] == name])
+        for name in results.learners
     }
 
 
@@ -88,7 +94,7 @@ def summarise(results: Results, rng: np.random.Generator | None = None, draws: i
     rows = []
     for name, cube in cubes(results).items():
         nominal = cube.conditions["nominal"].to_numpy(bool)
-        curves = [(sweep.index, sweep.levels) for sweep in lv.sweeps(cube.conditions, cube.env_id)]
+        curves = [(sweep.index, sweep.levels) for sweep in lv.sweeps(cube.conditions, cube.environment)]
         value = describe(cube.returns, nominal, curves)
         samples = bootstrap(
             [cube.returns],
@@ -133,7 +139,7 @@ def per_parameter(results: Results, rng: np.random.Generator | None = None, draw
     rng = rng or np.random.default_rng(_SEED)
     rows: list[dict[str, object]] = []
     for name, cube in cubes(results).items():
-        known = lv.sweeps(cube.conditions, cube.env_id)
+        known = lv.sweeps(cube.conditions, cube.environment)
         if not known:
             continue
 
@@ -181,7 +187,7 @@ def by_severity(results: Results, rng: np.random.Generator | None = None, draws:
     rng = rng or np.random.default_rng(_SEED)
     rows: list[dict[str, object]] = []
     for name, cube in cubes(results).items():
-        scopes = _scopes(lv.severities(cube.conditions, cube.env_id))
+        scopes = _scopes(lv.severities(cube.conditions, cube.environment))
         if not scopes:
             continue
         masks = np.zeros((cube.returns.shape[1], len(scopes)))
@@ -271,8 +277,8 @@ def compare(
     first, second = one.returns[:, chosen], two.returns[:, order][:, chosen]
     paired = one.shared and two.shared and np.array_equal(one.episode_seeds[0], two.episode_seeds[0])
 
-    nominal, far = conditions["nominal"].to_numpy(bool), lv.far(conditions, one.env_id)
-    side = lv.sides(conditions, one.env_id)
+    nominal, far = conditions["nominal"].to_numpy(bool), lv.far(conditions, one.environment)
+    side = lv.sides(conditions, one.environment)
     scopes = [("overall", np.ones(len(conditions), bool)), ("nominal", nominal), ("far", far)]
     scopes += [("far below", far & (side < 0)), ("far above", far & (side > 0))]
     scopes = [(name, mask) for name, mask in scopes if mask.any()]
@@ -329,7 +335,7 @@ def _rows(
     ]
 
 
-def _cube(learner: str, env_id: str, frame: pd.DataFrame) -> Cube:
+def _cube(learner: str, env_id: str, environment: str | EnvironmentSpec, frame: pd.DataFrame) -> Cube:
     conditions = frame[lv.CONDITION_COLUMNS].drop_duplicates("condition").reset_index(drop=True)
     trainings = frame[["run", "training_seed"]].drop_duplicates().reset_index(drop=True)
     episodes = np.sort(frame["episode"].unique())
@@ -348,7 +354,7 @@ def _cube(learner: str, env_id: str, frame: pd.DataFrame) -> Cube:
     returns[s, c, e], seeds[s, c, e] = frame["return"], frame["episode_seed"]
     if (seeds != seeds[:, :1]).any():
         raise EvaluationError(f"'{learner}': an episode has different start states under different conditions")
-    return Cube(learner, env_id, returns, tuple(pairs), conditions, seeds[:, 0])
+    return Cube(learner, env_id, environment, returns, tuple(pairs), conditions, seeds[:, 0])
 
 
 def _choose(conditions: pd.DataFrame, levels: Sequence[str | float] | None) -> NDArray[np.intp]:

@@ -129,7 +129,7 @@ def table(figures: dict[str, Any]) -> str:
 
 def _ours(dataset: TransitionDataset, config: SACConfig) -> Callable[[], object]:
     streams = random_streams(0, dataset.device)
-    problem = ProblemSpec.of(dataset, streams, None)
+    problem = ProblemSpec.of(dataset, streams)
     if isinstance(config, DRSACConfig):
         vae = TransitionVAE(VAEConfig(smoothing=0.1), 3, 1, Scales.of(dataset), streams["init"])
         learner: SAC = DRSAC(config, problem, vae)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from offline_robust.baselines import read_policy
+from offline_robust.environment import EnvironmentSpec, agree, as_spec, split_module, without
 from offline_robust.envs import Suite, load_suite, suite_from_perturb, system
 from offline_robust.errors import EvaluationError, UserError, nearest
 from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
@@ -40,18 +41,16 @@ class PolicyFile:
         name: what tables call it.
         policy: the policy.
         evaluation: how it is evaluated where nothing is asked for.
-        env_kwargs: of the environment it is evaluated in.
     """
 
     name: str
     policy: Policy
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def env_id(self) -> str | None:
-        """The environment it was made in."""
-        return self.policy.spec.env_id or None
+    def environment(self) -> EnvironmentSpec | None:
+        """The environment it was made for."""
+        return self.policy.spec.environment
 
 
 def open_subject(name: str | Path) -> Run | PolicyFile:
@@ -69,10 +68,7 @@ def open_subject(name: str | Path) -> Run | PolicyFile:
     if not path.exists() and str(name) in known:
         path = bundled("models") / str(name) / POLICY
     if path.suffix == ".safetensors":
-        found = PolicyFile(path.resolve().parent.name if path.name == POLICY else path.stem, read_policy(path))
-        if ":" in (found.env_id or ""):  # the file may come from anyone, and such ids import code
-            raise EvaluationError(f"{path}: its environment {str(found.env_id)[:80]!r} is not a registered name")
-        return found
+        return PolicyFile(path.resolve().parent.name if path.name == POLICY else path.stem, read_policy(path))
     if not path.exists():
         hint = nearest(str(name)[:80], known)
         raise EvaluationError(f"{str(name)[:200]}: no such run's folder, policy file or bundled policy{hint}")
@@ -90,6 +86,8 @@ def evaluate_run(
     env: str | None = None,
     label: str | None = None,
     cells: Path | None = None,
+    max_steps: int | None = None,
+    ignore_wrappers: Sequence[str] = (),
 ) -> Results:
     """Evaluates a run's final policy; what is not given comes from the run's own configuration.
 
@@ -99,19 +97,16 @@ def evaluate_run(
     Raises:
         EvaluationError: the suite or perturbation does not fit the environment, or there is no environment.
     """
-    env_id = env or run.env_id
     settings, name = _settings(run), _name(run)
-    if env_id is None:
-        raise EvaluationError(f"{name}: its data name no environment; name one with --env")
-    env_kwargs = dict(run.config.env_kwargs if isinstance(run, Run) else run.env_kwargs)
+    environment = environment_of_run(run, env, ignore_wrappers)
     return evaluate(
         run.policy,
-        env_id,
-        suite=None if perturb else _suite(suite or settings.suite, env_id, env_kwargs),
+        environment,
+        suite=None if perturb else _suite(suite or settings.suite, environment),
         perturb=list(perturb) or None,
         episodes=settings.episodes if episodes is None else episodes,
         seed=settings.seed if seed is None else seed,
-        env_kwargs=env_kwargs,
+        max_steps=max_steps,
         run=name,
         learner=label or (str(run.meta["label"]) if isinstance(run, Run) else name),
         training_seed=run.config.seed if isinstance(run, Run) else 0,
@@ -130,6 +125,8 @@ def compare_runs(
     progress: Progress | None = None,
     env: str | None = None,
     cells: Path | None = None,
+    max_steps: int | None = None,
+    ignore_wrappers: Sequence[str] = (),
 ) -> Results:
     """Evaluates several runs or policies under the same conditions, episodes and streams.
 
@@ -139,9 +136,7 @@ def compare_runs(
     Raises:
         EvaluationError: runs of different environments.
     """
-    environments = {env or run.env_id for run in runs}
-    if len(environments) > 1:
-        raise EvaluationError(f"cannot compare runs of different environments: {sorted(map(str, environments))}")
+    _refuse_differing([(_name(run), environment_of_run(run, env, ignore_wrappers)) for run in runs])
     first = _settings(runs[0])
     parts = []
     for run, label in zip(runs, distinct_labels(runs), strict=True):
@@ -156,9 +151,43 @@ def compare_runs(
                 env=env,
                 label=label,
                 cells=cells,
+                max_steps=max_steps,
+                ignore_wrappers=ignore_wrappers,
             )
         )
     return Results.concat(parts)
+
+
+def environment_of_run(
+    run: Run | PolicyFile, env: str | None = None, ignore_wrappers: Sequence[str] = ()
+) -> EnvironmentSpec:
+    """Where a run's policy is evaluated: in the environment of its data, or in the one that the user names.
+
+    An id that is its own means its own whole: keyword arguments, limit and wrappers.
+
+    Raises:
+        EvaluationError: nobody names one, or a wrapper that is to be ignored is not there.
+    """
+    own = run.environment
+    if env is None and own is None:
+        raise EvaluationError(f"{_name(run)}: its data name no environment; name one with --env")
+    if env is not None and own is not None and split_module(env)[1] != own.id:
+        asked = as_spec(env, "--env")
+        if not own.plain:
+            told = f"the data's own is {own}, and none of that is taken over"
+            warnings.warn(f"{_name(run)}: evaluated in {asked} as it is registered; {told}", stacklevel=2)
+        return asked
+    spec = own or as_spec(str(env), "--env")
+    if env is not None and own is not None:
+        as_spec(env)  # imports the module that the user named
+    return without(spec, ignore_wrappers)
+
+
+def _refuse_differing(named: Sequence[tuple[str, EnvironmentSpec]]) -> None:
+    (first, own), *others = named
+    for name, spec in others:
+        if difference := agree(replace(own, source=first), replace(spec, source=name)):
+            raise EvaluationError(f"cannot compare runs of different environments: {difference}")
 
 
 def distinct_labels(runs: Sequence[Run | PolicyFile]) -> list[str]:
@@ -233,12 +262,12 @@ def _keeps_cells(policy: object) -> bool:
     return True
 
 
-def _suite(names: str | None, env_id: str, env_kwargs: Mapping[str, Any]) -> Suite | str | None:
+def _suite(names: str | None, environment: EnvironmentSpec) -> Suite | str | None:
     """The suite of that name; several, separated by commas, become one for this environment."""
     if names is None or "," not in names:
         return names
     suites = _suites(names)
-    of = system(env_id, env_kwargs)
+    of = system(environment)
     conditions = {condition.label: condition for suite in suites for condition in suite.for_system(of)}
     sources = "; ".join(dict.fromkeys(suite.source for suite in suites if suite.source))
     together = ", ".join(suite.name for suite in suites)
@@ -257,15 +286,15 @@ def suites_digest(names: str | None) -> str:
     return hashlib.sha256(repr(_suites(names)).encode()).hexdigest() if names else ""
 
 
-def check_suites(names: str | None, env_id: str | None = None, env_kwargs: Mapping[str, Any] | None = None) -> None:
+def check_suites(names: str | None, environment: EnvironmentSpec | None = None) -> None:
     """Reads the suites that are named, several separated by commas, and fits them to an environment where one is named.
 
     Raises:
         EvaluationError: there is no such suite or environment, or one does not fit the other.
     """
     suites = _suites(names or "")
-    if env_id is not None:
-        of = system(env_id, env_kwargs)
+    if environment is not None:
+        of = system(environment)
         for suite in suites:
             suite.for_system(of)
 
@@ -289,7 +318,7 @@ def check_score(name: str | None, runs: Sequence[Run | PolicyFile], env: str | N
     Raises:
         EvaluationError: no such reference, or none for this environment.
     """
-    return None if name is None else score_reference(name, str(env or runs[0].env_id))
+    return None if name is None else score_reference(name, str(environment_of_run(runs[0], env)))
 
 
 def save_report(
@@ -331,7 +360,7 @@ def save_report(
 
 def log_run_evaluation(run: Run, results: Results) -> None:
     """Logs a run's evaluation into its Weights & Biases run, where its configuration asks for W&B."""
-    log_evaluation(run.config, run.folder, str(run.meta["label"]), run.env_id, results)
+    log_evaluation(run.config, run.folder, str(run.meta["label"]), str(run.environment), results)
 
 
 def rewrite_report(folder: Path, score: str | None = None) -> Path:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from offline_robust.baselines import BASELINES
+from offline_robust.environment import EnvironmentChoice
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
@@ -67,14 +68,48 @@ class WandbConfig(_Frozen):
     tags: tuple[str, ...] = ()
 
 
+class EnvironmentConfig(_Frozen):
+    """What is said of the environment beside what the data say; where both speak they must agree."""
+
+    id: str | None = Field(None, min_length=1, max_length=200, description="Its Gymnasium id; None is the dataset's.")
+    kwargs: dict[str, Any] | None = Field(None, description="Keyword arguments; None are the dataset's.")
+    step_limit: int | None = Field(
+        None, ge=0, le=1_000_000_000, description="Steps an episode at most, 0 for no limit; None is the dataset's."
+    )
+    wrappers: tuple[dict[str, Any], ...] | None = Field(
+        None,
+        max_length=50,
+        description="Wrappers from the inside out, `{name: RescaleAction, kwargs: {min_action: -1, max_action: 1}}`; "
+        "None are the dataset's.",
+    )
+    ignore_wrappers: tuple[str, ...] = Field((), max_length=50, description="Wrappers of the dataset's to leave out.")
+
+    @field_validator("id")
+    @classmethod
+    def _imports_nothing(cls, env: str | None) -> str | None:
+        """A run's folder may come from anyone, and its config.yaml must not make Gymnasium import a module."""
+        if env is not None and ":" in env:
+            raise ValueError(
+                "module:Env ids import code: name them in `evaluate --env`, or give the id here and --import MODULE"
+            )
+        return env
+
+    def choice(self) -> EnvironmentChoice:
+        """The same for those who load data."""
+        return EnvironmentChoice(
+            self.id, self.kwargs, self.step_limit, self.wrappers, self.ignore_wrappers, source="the configuration"
+        )
+
+
 class RunConfig(_Frozen):
     """Everything a run depends on."""
 
     dataset: str = Field(
         min_length=1, max_length=4096, description="Bundled name, Minari id or folder, .hdf5 (D4RL) or .npz."
     )
-    env: str | None = Field(None, max_length=200, description="Environment to evaluate on; None takes the dataset's.")
-    env_kwargs: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of that environment.")
+    env: EnvironmentConfig | None = Field(
+        None, description="The environment of the data, an id or a mapping as below; None takes the dataset's."
+    )
     learner: SerializeAsAny[LearnerConfig]
     model: SerializeAsAny[VAEConfig] | None = Field(None, description="The nominal model, where the learner has one.")
     training: TrainingConfig = TrainingConfig()
@@ -82,19 +117,28 @@ class RunConfig(_Frozen):
     wandb: WandbConfig = WandbConfig()
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seeds every random stream of the training.")
 
-    @field_validator("env")
+    @field_validator("env", mode="before")
     @classmethod
-    def _imports_nothing(cls, env: str | None) -> str | None:
-        """A run's folder may come from anyone, and its config.yaml must not make Gymnasium import a module."""
-        if env is not None and ":" in env:
-            raise ValueError(
-                "module:Env ids import code: name them in `evaluate --env`, or import the module in a script of yours"
-            )
-        return env
+    def _id_alone(cls, env: Any) -> Any:
+        return {"id": env} if isinstance(env, str) else env
+
+    @property
+    def env_id(self) -> str | None:
+        """The environment's id where the configuration says it."""
+        return self.env.id if self.env is not None else None
+
+    @property
+    def environment(self) -> EnvironmentChoice:
+        """What the configuration says of the environment."""
+        return (self.env or EnvironmentConfig()).choice()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        if self.env is not None:
+            said = self.env.model_dump(exclude_defaults=True)  # not by JSON, which has no infinity
+            values["env"] = self.env.id if said.keys() == {"id"} else said
+        return values
 
     def to_yaml(self) -> str:
         """The resolved configuration."""
@@ -112,10 +156,24 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         ConfigError: one line that names the key, what is wrong and the nearest known keys.
     """
     where = str(source) if isinstance(source, str | Path) else "config"
-    values = _read(source) if isinstance(source, str | Path) else _plain(source, where)
+    values = _one_env(_read(source) if isinstance(source, str | Path) else _plain(source, where), where)
     for key, value in (overrides or {}).items():
         _set(values, str(key), value)
-    return _build(_plain(values, where), where)
+    return _build(_one_env(_plain(values, where), where), where)
+
+
+def _one_env(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values with ``env_kwargs``, as older configurations have it, inside ``env``."""
+    kwargs = values.pop("env_kwargs", None)
+    if isinstance(values.get("env"), str) and kwargs:
+        values["env"] = {"id": values["env"]}
+    if kwargs:
+        env = values["env"] = values.get("env") or {}
+        if isinstance(env, dict) and env.get("kwargs") not in (None, kwargs):
+            raise ConfigError(f"{where}: env_kwargs and env.kwargs say different things; keep env.kwargs")
+        if isinstance(env, dict):
+            env["kwargs"] = kwargs
+    return values
 
 
 def load_learner(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> LearnerConfig:
@@ -269,6 +327,8 @@ def _short(text: str, length: int = 80) -> str:
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
+    if parents[:1] == ["env"] and isinstance(values.get("env"), str):
+        values["env"] = {"id": values["env"]}
     here = values
     for parent in parents:
         below = here.get(parent)

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from offline_robust.baselines import read_policy
-from offline_robust.errors import CheckpointError
+from offline_robust.environment import EnvironmentSpec
+from offline_robust.errors import CheckpointError, EvaluationError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.metrics import read_metrics
 from offline_robust.networks import Policy
@@ -58,10 +59,27 @@ class Run:
         """The lines of metrics.jsonl."""
         return read_metrics(self.folder / "metrics.jsonl")
 
+    @cached_property
+    def environment(self) -> EnvironmentSpec | None:
+        """The environment of its data, whole; in folders of earlier versions what configuration and meta.json name.
+
+        Raises:
+            CheckpointError: what the folder says of it is damaged, or names code to be imported.
+        """
+        known = self.meta.get("environment")
+        try:
+            if known is not None:
+                return EnvironmentSpec.from_dict(known, str(self.folder / "meta.json"))
+            named = self.meta.get("env_id")
+            choice = self.config.environment if self.config.env_id else replace(self.config.environment, id=named)
+            return choice.on(None)
+        except EvaluationError as error:
+            raise CheckpointError(str(error)) from None
+
     @property
     def env_id(self) -> str | None:
-        """The environment to evaluate on."""
-        return self.config.env or self.meta.get("env_id")
+        """The id of the environment of its data."""
+        return self.environment.id if self.environment is not None else None
 
     @property
     def checkpoint(self) -> Path:
@@ -81,7 +99,7 @@ def load_run(folder: str | Path) -> Run:
         if not (path / name).is_file():
             raise CheckpointError(f"{path}: not a run's folder (no {name})")
     run = Run(path, load_config(path / "config.yaml"))
-    _ = run.meta  # read once, here, so that damage shows before any work
+    _ = run.meta, run.environment  # read once, here, so that damage shows before any work
     return run
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offline_robust.datasets.sources import find_recipe, read_recipe
+from offline_robust.environment import EnvironmentSpec, make_spec
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.files import bundled
@@ -182,18 +183,23 @@ def expand(sweep: SweepConfig, where: str = "sweep") -> tuple[Cell, ...]:
         _refuse_nested(overrides, where)
         name = _name(_item_name(item, own), point, seed)
         config = _resolve(bases.values(base), overrides | {"seed": seed}, f"{where}: {name}")
-        first = alike.setdefault(config.env or known_environment(config.dataset) or config.dataset, config)
+        known = known_environment(config.dataset)
+        place_of = config.env_id or (known.id if known is not None else config.dataset)
+        first = alike.setdefault(place_of, config)
         cells.append(Cell(name, _evaluated_as(config, first, sweep.evaluation), place, overrides))
     _refuse_twins(cells, where)
     return tuple(cells)
 
 
 @lru_cache(maxsize=256)
-def known_environment(dataset: str) -> str | None:
+def known_environment(dataset: str) -> EnvironmentSpec | None:
     """The environment that a bundled dataset's recipe names; None of any other, for that takes reading its data."""
     recipe = None if Path(dataset).expanduser().exists() else find_recipe(dataset)
-    env_id = read_recipe(recipe[0]).get("env_id") if recipe is not None else None
-    return str(env_id) if env_id else None
+    content = read_recipe(recipe[0]) if recipe is not None else {}
+    if not content.get("env_id"):
+        return None
+    kwargs, limit, wrappers = content.get("env_kwargs"), content.get("step_limit"), content.get("wrappers") or ()
+    return make_spec(content["env_id"], kwargs, step_limit=limit, wrappers=wrappers, source=f"{dataset}'s recipe")
 
 
 def digest(config: RunConfig) -> str:

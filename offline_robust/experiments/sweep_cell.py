@@ -19,10 +19,11 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from offline_robust.environment import import_modules
 from offline_robust.errors import ConfigError, UserError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.sweep import digest
@@ -105,11 +106,15 @@ def run_cell(folder: Path) -> None:
         print("finished", flush=True)
 
 
-def logged_cell(folder: Path) -> int:
-    """`run_cell` with everything that is to say about it on standard output; returns an exit status."""
+def logged_cell(folder: Path, imports: Sequence[str] = ()) -> int:
+    """`run_cell` with everything that is to say about it on standard output; returns an exit status.
+
+    ``imports`` are modules that the user named in the driver (`offline_robust.environment.import_modules`).
+    """
     warnings.showwarning = _show_warning
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}", flush=True)
     try:
+        import_modules(imports)
         run_cell(folder)
     except InHand as error:
         print(f"left alone: {error}", flush=True)
@@ -124,7 +129,7 @@ def logged_cell(folder: Path) -> int:
     return 0
 
 
-def into_log(folder: str, working: str) -> int:
+def into_log(folder: str, working: str, imports: Sequence[str] = ()) -> int:
     """`logged_cell` inside a worker process of another engine: its output goes to the folder's log."""
     if Path(working).is_dir():
         os.chdir(working)  # datasets and suites may be given by relative paths
@@ -133,7 +138,7 @@ def into_log(folder: str, working: str) -> int:
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
-        return logged_cell(Path(folder))
+        return logged_cell(Path(folder), imports)
 
 
 def last_lines(folder: Path, count: int = 3) -> list[str]:
@@ -240,7 +245,7 @@ def main() -> None:
     """Entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its cells
     _end_with_the_driver()
-    sys.exit(logged_cell(Path(sys.argv[1])))
+    sys.exit(logged_cell(Path(sys.argv[1]), sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from offline_robust.baselines import BASELINES
 from offline_robust.datasets import load_dataset
 from offline_robust.datasets.sources import locate
+from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import ConfigError
-from offline_robust.experiments.config import TrainingConfig, load_config, load_learner
+from offline_robust.experiments.config import EnvironmentConfig, TrainingConfig, load_config, load_learner
 from offline_robust.experiments.sweep import (
     Cell,
     SweepConfig,
@@ -60,12 +61,25 @@ class ComparisonConfig(_Frozen):
     steps: int | None = Field(
         None, ge=1, le=100_000_000, description="Updates of every learner; by default each one's configuration says."
     )
+    env: EnvironmentConfig | None = Field(
+        None, description="The environment of the data, an id or a mapping as a run's; None takes the datasets'."
+    )
     set: dict[str, Any] = Field(
         default_factory=dict,
         description="Overrides by dotted key, of every learner; training.model_steps of those that train something "
         "before their policy.",
     )
     title: str = Field("", max_length=300, description="Title of the report.")
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _id_alone(cls, env: Any) -> Any:
+        return {"id": env} if isinstance(env, str) else env
+
+    @property
+    def choice(self) -> EnvironmentChoice:
+        """What is said of the environment."""
+        return (self.env or EnvironmentConfig()).choice()
 
 
 def load_comparison(source: str | Path | Mapping[str, Any]) -> ComparisonConfig:
@@ -98,8 +112,9 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
     called = _dataset_names(comparison.datasets)
     for dataset in comparison.datasets:
         locate(dataset)  # refused here, before anything is trained
-        environment = environment_of(dataset)
-        bases = [_base(contender, environment) for contender in contenders]
+        environment = comparison.choice.on(environment_of(dataset, comparison.choice))
+        env_id = environment.id if environment is not None else None
+        bases = [_base(contender, env_id) for contender in contenders]
         steps = comparison.steps or _steps_of(bases)
         for contender, base in zip(contenders, bases, strict=True):
             name = contender.name or contender.config or contender.learner
@@ -109,11 +124,11 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
             for key in overrides:
                 if key in _NOT_SET:
                     raise ConfigError(f"{where}: set: '{key}' is what a comparison chooses itself; leave it out")
-            base_or_values = base or _defaults(
-                contender.learner, dataset, environment, overrides, _steps_of(bases), where
-            )
+            base_or_values = base or _defaults(contender.learner, dataset, env_id, overrides, _steps_of(bases), where)
             item: dict[str, Any] = {"name": name, "base": base_or_values}
             item["dataset"] = dataset
+            if comparison.env is not None:
+                item["env"] = comparison.env.model_dump(exclude_defaults=True)
             if base is None or comparison.steps is not None:
                 item["training.steps"] = steps
             if _MODEL_STEPS in comparison.set and not _prepares(base_or_values):
@@ -133,9 +148,9 @@ def _dataset_names(datasets: Sequence[str]) -> dict[str, str]:
     }
 
 
-def environment_of(dataset: str) -> str | None:
-    """The environment a dataset was made in: of a bundled one as its recipe says, of others as the data do."""
-    return known_environment(dataset) or load_dataset(dataset).env_id
+def environment_of(dataset: str, choice: EnvironmentChoice | None = None) -> EnvironmentSpec | None:
+    """The environment a dataset was made in: of a bundled one as its recipe says, of others as data and user do."""
+    return known_environment(dataset) or load_dataset(dataset, env=choice).environment
 
 
 def bundled_config(learner: str, env_id: str | None) -> str | None:
@@ -154,7 +169,8 @@ def _bundled_configs() -> tuple[tuple[str, str, str | None], ...]:
         values = read_yaml(path, "a configuration", _MAX_BYTES, ConfigError)
         learner = values.get("learner") if isinstance(values, dict) else None
         if isinstance(learner, dict):
-            env_id = values.get("env") or environment_of(str(values.get("dataset")))
+            known = None if values.get("env") else environment_of(str(values.get("dataset")))
+            env_id = values.get("env") or (known.id if known is not None else None)
             found.append((str(path.relative_to(root).with_suffix("")), str(learner.get("name")), env_id))
     return tuple(found)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offline_robust.environment import imported
 from offline_robust.errors import ConfigError, MissingExtra, nearest
 from offline_robust.experiments.sweep_cell import LOG, into_log
 
@@ -110,7 +111,7 @@ def run_ray(folders: Sequence[Path], load: Load) -> Generator[list[Event]]:
             events: list[Event] = []
             while waiting and len(running) < load.at_once:
                 folder = waiting.pop(0)
-                running[task.remote(str(folder), os.getcwd())] = folder
+                running[task.remote(str(folder), os.getcwd(), imported())] = folder
                 events.append((folder, None))
             ended, _ = ray.wait(list(running), timeout=_TICK)
             events += [(running.pop(reference), _status(ray, reference)) for reference in ended]
@@ -133,7 +134,7 @@ def _start(folder: Path, threads: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONUNBUFFERED": "1"}
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "offline_robust.experiments.sweep_cell", str(folder)],
+            [sys.executable, "-m", "offline_robust.experiments.sweep_cell", str(folder), *imported()],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

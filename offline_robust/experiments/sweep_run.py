@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from offline_robust.datasets.sources import locate
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import ConfigError, DatasetError, EvaluationError
 from offline_robust.evaluation import Results, score_reference
 from offline_robust.experiments.comparison import check_suites, distinct_labels_of, save_report
@@ -214,18 +215,18 @@ def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
     """
     seen = set()
     for config in (cell.config for cell in cells):
-        env_id = config.env or _environment(config.dataset)
-        key = repr((env_id, config.env_kwargs, config.evaluation.suite))
+        environment = config.environment.on(_environment(config.dataset))
+        key = repr((environment, config.evaluation.suite))
         if key in seen:
             continue
         seen.add(key)
-        check_suites(config.evaluation.suite, env_id, config.env_kwargs)
-        if score is not None and env_id is not None:
-            score_reference(score, env_id)
+        check_suites(config.evaluation.suite, environment)
+        if score is not None and environment is not None:
+            score_reference(score, str(environment))
 
 
 @lru_cache(maxsize=64)
-def _environment(dataset: str) -> str | None:
+def _environment(dataset: str) -> EnvironmentSpec | None:
     """What the data say; None where they cannot be read, which the cell will tell."""
     try:
         return environment_of(dataset)

@@ -20,6 +20,7 @@ from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
 from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.environments import confirm
 from offline_robust.experiments.metrics import MetricsFile, WandbRun, require_wandb
 from offline_robust.experiments.run import Run, environment_facts, label_of, peak_memory
 from offline_robust.files import write_json, write_text
@@ -78,25 +79,23 @@ class _Training:
         if resume and (self.folder / "policy.safetensors").is_file():
             return run
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
-        dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
-        env_id = config.env or dataset.env_id
-        if env_id is not None and ":" in env_id:
-            raise ConfigError(
-                f"environment {env_id[:80]!r}: module:Env ids import code; name a registered one (env: ...)"
-            )
+        dataset = load_dataset(config.dataset, env=config.environment, device=str(_device(settings.device)))
+        environment = dataset.environment
+        messages = confirm(dataset, said=config.env_id is not None)
         if config.wandb.mode != "disabled":
             require_wandb(config.wandb.mode)
         training_set, held_out = split_episodes(dataset, settings.holdout)
         _ = training_set.usable_rows  # refused here when there is none
         streams = random_streams(config.seed, dataset.device)
-        learner = build_learner(config, training_set, streams, env_id)
+        learner = build_learner(config, training_set, streams)
         rows = learner.data if isinstance(learner, D3RLPyLearner) else training_set
         step = 0
         if saved is not None:
             step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
         # Everything that can be wrong with the input has been found by now: only here is anything written.
-        self._write_start(dataset, env_id, learner.warnings(training_set))
-        wandb = WandbRun(config, self.folder, label_of(config), env_id) if config.wandb.mode != "disabled" else None
+        self._write_start(dataset, [*messages, *learner.warnings(training_set)])
+        told = None if environment is None else str(environment)
+        wandb = WandbRun(config, self.folder, label_of(config), told) if config.wandb.mode != "disabled" else None
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
         total = settings.model_steps + settings.steps
         sums: dict[str, Tensor] = {}
@@ -146,7 +145,7 @@ class _Training:
     ) -> dict[str, Any]:
         return {
             "step": step,
-            "env_id": learner.problem.env_id,
+            "env_id": None if learner.problem.environment is None else learner.problem.environment.id,
             "learner_name": self.config.learner.name,
             "dataset": fingerprint,
             "learner": learner.state(),
@@ -180,7 +179,7 @@ class _Training:
             raise CheckpointError(f"{where}: does not fit this run: {str(error).splitlines()[0]}") from None
         return int(saved["step"])
 
-    def _write_start(self, dataset: TransitionDataset, env_id: str | None, messages: list[str]) -> None:
+    def _write_start(self, dataset: TransitionDataset, messages: list[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.rglob(".tmp-*"):  # of a killed process
             shutil.rmtree(leftover, ignore_errors=True)
@@ -191,7 +190,8 @@ class _Training:
             "format": 1,
             "learner": self.config.learner.name,
             "label": label_of(self.config),
-            "env_id": env_id,
+            "env_id": dataset.env_id,
+            "environment": None if dataset.environment is None else dataset.environment.to_dict(),
             "seed": self.config.seed,
             "dataset": {
                 "name": self.config.dataset,
@@ -285,15 +285,14 @@ def build_learner(
     config: RunConfig,
     dataset: TransitionDataset,
     streams: Mapping[str, torch.Generator],
-    env_id: str | None,
 ) -> Learner:
     """A fresh learner, with its nominal model where it has one, for a dataset."""
     if isinstance(config.learner, D3RLPyConfig):
-        return D3RLPyLearner(config.learner, ProblemSpec.of(dataset, streams, env_id), dataset)
+        return D3RLPyLearner(config.learner, ProblemSpec.of(dataset, streams), dataset)
     _, learner_class = LEARNERS[config.learner.name]
     if dataset.discrete and not learner_class.takes_discrete:
         raise ConfigError(f"{config.learner.name} needs continuous actions, the dataset's are {dataset.action_space}")
-    problem = ProblemSpec.of(dataset, streams, env_id)
+    problem = ProblemSpec.of(dataset, streams)
     if config.model is None or not learner_class.uses_model:
         return learner_class(config.learner, problem)
     _, model_class = MODELS[config.model.name]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from offline_robust.datasets.transitions import Batch, TransitionDataset
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.models.base import NominalModel, Scales
 from offline_robust.networks import Policy
 
@@ -50,10 +51,10 @@ class ProblemSpec:
     device: torch.device
     streams: Mapping[str, torch.Generator]
     """Random streams by purpose: ``init``, ``sampler``, ``policy``, ``model``."""
-    env_id: str | None = None
+    environment: EnvironmentSpec | None = None
 
     @staticmethod
-    def of(dataset: TransitionDataset, streams: Mapping[str, torch.Generator], env_id: str | None) -> ProblemSpec:
+    def of(dataset: TransitionDataset, streams: Mapping[str, torch.Generator]) -> ProblemSpec:
         """The problem that a dataset poses."""
         return ProblemSpec(
             dataset.observation_dim,
@@ -62,7 +63,7 @@ class ProblemSpec:
             Scales.of(dataset),
             dataset.device,
             streams,
-            env_id,
+            dataset.environment,
         )
 
 

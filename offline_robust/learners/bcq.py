@@ -150,7 +150,7 @@ class BCQ(Learner):
             problem.observation_dim,
             problem.action_space,
             config.hidden,
-            problem.env_id,
+            problem.environment,
             None if self.discrete else drawn,
         )
 

@@ -83,7 +83,7 @@ class SAC(Learner):
     def __init__(self, config: SACConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
         super().__init__(config, problem, model)
         o, a, init = problem.observation_dim, problem.action_dim, problem.streams["init"]
-        spec = policy_spec("tanh_gaussian", o, problem.action_space, config.hidden, problem.env_id)
+        spec = policy_spec("tanh_gaussian", o, problem.action_space, config.hidden, problem.environment)
         self.actor = TanhGaussianActor(spec, init).to(problem.device)
         sizes = [o + a, *(config.critic_hidden or config.hidden), 1]
         self.critics = EnsembleMLP(config.critics, sizes, init).to(problem.device)

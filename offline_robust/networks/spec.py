@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
+from offline_robust.environment import EnvironmentSpec, make_spec
 from offline_robust.errors import EvaluationError
 
 MAX_WIDTH, MAX_LAYERS = 8_192, 16
@@ -24,7 +25,6 @@ Kind = Literal["tanh_gaussian", "deterministic", "greedy", "bcq"]
 
 _FORMAT = "offline-robust-policy-1"
 _MAX_DIM = 65_536
-_MAX_NAME = 200
 _MAX_WEIGHTS = 2**28  # one gibibyte
 
 
@@ -51,16 +51,32 @@ class PolicySpec:
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     hidden: tuple[int, ...]
-    env_id: str | None = None
+    environment: EnvironmentSpec | None = None
+    """What it was made for, whole; None where nobody said."""
     action_count: int = 0
     """Number of actions 0, 1, ... of a `greedy` policy, whose action_low and action_high are empty; else 0."""
     candidates: CandidateSpec | None = None
     """Of a `bcq` policy; else None."""
 
     @property
+    def env_id(self) -> str | None:
+        """The id of the environment it was made for."""
+        return self.environment.id if self.environment is not None else None
+
+    @property
     def action_dim(self) -> int:
         """A; 0 where actions are discrete."""
         return len(self.action_low)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; files of policies whose environment's id says all stay what they were."""
+        names = ("kind", "observation_dim", "action_low", "action_high", "hidden", "env_id", "action_count")
+        content: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.candidates is not None:
+            content["candidates"] = asdict(self.candidates)
+        if self.environment is not None and not (self.environment.only_id and self.environment.plain):
+            content["environment"] = self.environment.to_dict()
+        return content
 
     @property
     def action_text(self) -> str:
@@ -73,7 +89,7 @@ def policy_spec(
     observation_dim: int,
     action_space: gym.Space[Any],
     hidden: Sequence[int],
-    env_id: str | None,
+    environment: EnvironmentSpec | None,
     candidates: CandidateSpec | None = None,
 ) -> PolicySpec:
     """The description of a policy for a bounded Box action space, or a `greedy` one for a Discrete space.
@@ -95,7 +111,7 @@ def policy_spec(
         if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
             raise EvaluationError(f"this policy needs bounded actions, the space is {action_space}")
         low, high = (tuple(float(v) for v in bound) for bound in (action_space.low, action_space.high))
-    spec = PolicySpec(kind, observation_dim, low, high, tuple(hidden), env_id, count, candidates)
+    spec = PolicySpec(kind, observation_dim, low, high, tuple(hidden), environment, count, candidates)
     if problem := spec_problem(spec):
         raise EvaluationError(f"no policy can be made: {problem}")
     return spec
@@ -103,10 +119,7 @@ def policy_spec(
 
 def encode_spec(spec: PolicySpec) -> str:
     """One line of JSON; `decode_spec` reads it back."""
-    content = asdict(spec)
-    if spec.candidates is None:  # files of the other kinds stay what they were
-        del content["candidates"]
-    return json.dumps({"format": _FORMAT, "spec": content})
+    return json.dumps({"format": _FORMAT, "spec": spec.to_dict()})
 
 
 def decode_spec(text: str) -> tuple[PolicySpec | None, str]:
@@ -120,10 +133,31 @@ def decode_spec(text: str) -> tuple[PolicySpec | None, str]:
             fields[name] = tuple(float(v) for v in fields[name])
         if (candidates := fields.get("candidates")) is not None:
             fields["candidates"] = CandidateSpec(**candidates | {"hidden": tuple(candidates["hidden"])})
+        fields["environment"] = decode_environment(fields)
+        fields.pop("env_id", None)
         spec = PolicySpec(**fields | {"hidden": tuple(fields["hidden"])})
         return spec, spec_problem(spec)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        EvaluationError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         return None, one_line(error)
+
+
+def decode_environment(fields: Mapping[str, Any]) -> EnvironmentSpec | None:
+    """The environment of a policy's description; older files have its id alone.
+
+    Raises:
+        EvaluationError: it is not one.
+    """
+    if (content := fields.get("environment")) is not None:
+        return EnvironmentSpec.from_dict(content, "the policy")
+    return None if fields.get("env_id") is None else make_spec(fields["env_id"], source="the policy")
 
 
 def spec_problem(spec: PolicySpec) -> str:
@@ -143,8 +177,6 @@ def spec_problem(spec: PolicySpec) -> str:
         return f"action_low and action_high are not of one length from 1 to {_MAX_DIM:,}"
     if not all(math.isfinite(a) and math.isfinite(b) and a <= b for a, b in zip(low, high, strict=True)):
         return "action_low and action_high are not finite with low <= high"
-    if spec.env_id is not None and not (isinstance(spec.env_id, str) and len(spec.env_id) <= _MAX_NAME):
-        return f"env_id is not a name of at most {_MAX_NAME} characters"
     if (spec.kind == "bcq") != (spec.candidates is not None):
         return "a bcq policy has candidates, the others have none"
     if spec.candidates is not None and (problem := _candidates_problem(spec.candidates)):

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.evaluation.levels import Grid, Sweep, grids, nominal_level, sweeps
 from offline_robust.evaluation.results import Results
 from offline_robust.evaluation.summary import Cube
@@ -31,7 +32,7 @@ def level_figure(results: Results | Analysis, narrow: bool = False) -> Figure | 
         narrow: panels under each other, for a small screen.
     """
     known = Analysis.of(results)
-    shown = sweeps(known.first.conditions, known.first.env_id)
+    shown = sweeps(known.first.conditions, known.first.environment)
     if not shown:
         return None
     height = 4.0 if len(shown) == 1 else 3.1
@@ -40,7 +41,7 @@ def level_figure(results: Results | Analysis, narrow: bool = False) -> Figure | 
     for axis, panel in zip(axes, shown, strict=True):
         for name, cube in known.cubes.items():
             k = known.place(name)
-            sweep = next((s for s in sweeps(cube.conditions, cube.env_id) if _same(s, panel)), None)
+            sweep = next((s for s in sweeps(cube.conditions, cube.environment) if _same(s, panel)), None)
             if sweep is None:
                 continue
             own = bands.loc[name].loc[list(cube.conditions["condition"].iloc[sweep.index])]
@@ -60,7 +61,7 @@ def level_data(known: Analysis) -> pd.DataFrame:
     bands = known.means.set_index(["learner", "condition"])
     parts = []
     for name, cube in known.cubes.items():
-        for sweep in sweeps(cube.conditions, cube.env_id):
+        for sweep in sweeps(cube.conditions, cube.environment):
             labels = list(cube.conditions["condition"].iloc[sweep.index])
             own = bands.loc[name].loc[labels].reset_index()
             fixed = {"learner": name, "parameter": sweep.parameter, "mode": sweep.mode, "held": sweep.held}
@@ -75,7 +76,7 @@ def difference_figure(results: Results | Analysis, narrow: bool = False) -> Figu
     None when there is one learner only, or nothing is swept. ``narrow`` as for `level_figure`.
     """
     known = Analysis.of(results)
-    shown = sweeps(known.first.conditions, known.first.env_id)
+    shown = sweeps(known.first.conditions, known.first.environment)
     if not shown or len(known.cubes) == 1:
         return None
     others = [name for name in known.cubes if name != known.first.learner]
@@ -103,7 +104,7 @@ def difference_data(known: Analysis) -> pd.DataFrame:
     parts = []
     for other in (name for name in known.cubes if name != first.learner):
         table = known.compare(first.learner, other).set_index("condition").loc[labels]
-        for sweep in sweeps(first.conditions, first.env_id):
+        for sweep in sweeps(first.conditions, first.environment):
             fixed = {"a": first.learner, "b": other, "parameter": sweep.parameter, "mode": sweep.mode}
             own = table.iloc[sweep.index].reset_index().assign(**fixed, held=sweep.held, level=sweep.levels)
             parts.append(own[[*fixed, "held", "level", "condition", "difference", "low", "high"]])
@@ -133,7 +134,7 @@ def heat_figure(results: Results | Analysis, narrow: bool = False) -> Figure | N
         dress(axis)
         image = axis.imshow(table, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
         axis.grid(False)
-        _name_grid(axis, found, cube.env_id)
+        _name_grid(axis, found, cube.environment)
         axis.set_title(plain(name) + (f", with {plain(found.held)}" if found.held else ""), fontsize=11)
         if table.size <= 121:
             _write_cells(axis, table, low, high)
@@ -178,11 +179,11 @@ def _name_sweep(axis: Any, panel: Sweep, quantity: str) -> None:
         axis.set_ylabel(quantity)
 
 
-def _name_grid(axis: Any, found: Grid, env_id: str) -> None:
+def _name_grid(axis: Any, found: Grid, env: str | EnvironmentSpec) -> None:
     """Labels the levels, the nominal ones in bold, and frames the cell where both are nominal."""
     places: list[int | None] = []
     for which, parameter, mode, levels in zip("yx", found.parameters, found.modes, found.levels, strict=True):
-        nominal = np.flatnonzero(np.isclose(levels, nominal_level(parameter, mode, env_id)))
+        nominal = np.flatnonzero(np.isclose(levels, nominal_level(parameter, mode, env)))
         places.append(int(nominal[0]) if len(nominal) else None)
         own = getattr(axis, f"{which}axis")
         own.set_ticks(range(len(levels)), [f"{level:.3g}" for level in levels])

@@ -80,7 +80,7 @@ def _evaluation(results: Results) -> list[list[str]]:
     def chosen(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return lambda part: {key: part.get(key) for key in keys}
 
-    found = rows("Environment", chosen("env_id", "env_kwargs", "max_steps"))
+    found = rows("Environment", _environment_of)
     found += rows("Suite", chosen("suite", "conditions", "suite_source"))
     found += rows("Episodes", chosen("episodes", "seed"))
     if any(part.get("checkpoint") for part in parts):
@@ -93,6 +93,15 @@ def _evaluation(results: Results) -> list[list[str]]:
     if len(versions) > 1:
         versions.append(["Caution", "Not everything was evaluated with the same versions."])
     return found + versions
+
+
+def _environment_of(part: dict[str, Any]) -> dict[str, Any]:
+    """What a part was evaluated in: its description where there is one, else what older tables say."""
+    known = part.get("environment")
+    if isinstance(known, dict):
+        kept = {key: known.get(key) for key in ("id", "kwargs", "step_limit", "wrappers", "imports")}
+        return kept | {"max_steps": part.get("max_steps")}
+    return {key: part.get(key) for key in ("env_id", "env_kwargs", "max_steps")}
 
 
 def _broken(parts: Sequence[dict[str, Any]]) -> str:

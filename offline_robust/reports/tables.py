@@ -159,7 +159,7 @@ def _severity_sheet(known: Analysis, found: pd.DataFrame, score: ScoreReference 
 
 def _by_level(known: Analysis, score: ScoreReference | None) -> list[Block]:
     first = known.first
-    conditions, distant = first.conditions, far(first.conditions, first.env_id)
+    conditions, distant = first.conditions, far(first.conditions, first.environment)
     moves = moving(conditions)
     by_label = {label: group.to_dict("records") for label, group in known.means.groupby("condition", sort=False)}
     rows: list[list[Cell | str]] = []

@@ -117,13 +117,13 @@ def cautions(results: Results | Analysis) -> list[str]:
 def far_words(results: Results | Analysis) -> str:
     """Which levels the report calls far: "length x0.7 and below, x1.3 and above"."""
     cube = Analysis.of(results).first
-    mask = far(cube.conditions, cube.env_id)
-    known = sweeps(cube.conditions, cube.env_id)
+    mask = far(cube.conditions, cube.environment)
+    known = sweeps(cube.conditions, cube.environment)
     if len(known) > _FEW:
         return f"{int(mask.sum())} of {len(mask)} conditions, over {len(known)} parameters"
     parts = []
     for sweep in known:
-        nominal = nominal_level(sweep.parameter, sweep.mode, cube.env_id)
+        nominal = nominal_level(sweep.parameter, sweep.mode, cube.environment)
         low = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level < nominal]
         high = [level for level, k in zip(sweep.levels, sweep.index, strict=True) if mask[k] and level > nominal]
         factor = "x" if sweep.mode == "scale" else ""
@@ -236,7 +236,7 @@ def _mean_by_scope(known: Analysis) -> dict[tuple[str, str], float]:
     means = {}
     for name, cube in known.cubes.items():
         by_level = cube.returns.mean((0, 2))
-        distant, side = far(cube.conditions, cube.env_id), sides(cube.conditions, cube.env_id)
+        distant, side = far(cube.conditions, cube.environment), sides(cube.conditions, cube.environment)
         for scope, mask in (
             ("nominal", cube.conditions["nominal"].to_numpy(bool)),
             ("far", distant),

@@ -1,0 +1,37 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def _import(given: list[str] | None) -> list[str] | None:
+    """Imports while the command line is read: what is imported registers environments that other options name."""
+    if given:
+        from offline_robust.environment import import_modules
+
+        import_modules(given)
+    return given
+
+
+Import = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        callback=_import,
+        is_eager=True,
+        help="Import a module, or a .py file, that registers environments or holds wrappers; may be repeated.",
+    ),
+]
+IgnoreWrapper = Annotated[
+    list[str] | None,
+    typer.Option("--ignore-wrapper", metavar="NAME", help="Leave out a wrapper of the data's environment."),
+]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Cut episodes there; for environments without a limit.")]
+EnvOfData = Annotated[
+    str | None,
+    typer.Option("--env", "--env-id", help="Environment the data came from; it gives what the data do not state."),
+]
