@@ -15,6 +15,7 @@ from offline_robust.datasets.minari_files import read_minari
 from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.replay_buffers import read_replay_buffer
 from offline_robust.datasets.table_files import read_frame
+from offline_robust.datasets.transitions import TransitionDataset
 
 _TAKEN = (
     "a name, a path, a dictionary of arrays, a pandas DataFrame, a minari.MinariDataset and a d3rlpy ReplayBuffer are "
@@ -36,6 +37,8 @@ def read_object(source: Any) -> Logged:
         return _read_minari(source)
     if hasattr(source, "episodes") and hasattr(source, "dataset_info"):
         return read_replay_buffer(source)
+    if isinstance(source, TransitionDataset):
+        raise refusal("dataset", "is loaded already", "write it with write_dataset, or use it as it is")
     kind = f"{type(source).__module__}.{type(source).__qualname__}".removeprefix("builtins.")
     mend = f"pass its .to_pandas(); {_TAKEN}" if hasattr(source, "to_pandas") else _TAKEN
     raise refusal("dataset", f"is a {kind[:100]}, which is not read", mend)

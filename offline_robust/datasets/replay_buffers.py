@@ -153,11 +153,14 @@ def _of_episode(where: str, episode: Any, discrete: bool) -> Stretch:
     if not rows or (not known and len(observations) != rows):
         what = f"has {len(observations):,} observations for {rows:,} actions"
         raise refusal(where, what, "an episode has as many (and may have one more observation)")
-    actions = actions.reshape(rows, -1).astype(np.int64 if discrete else actions.dtype)
+    actions = np.asarray(action_rows(f"{where}: actions", actions)).reshape(rows, -1)
+    rewards = column(f"{where}: rewards", np.asarray(episode.rewards))
+    if len(rewards) != rows:
+        raise refusal(where, f"has {len(rewards):,} rewards for {rows:,} actions", "an episode has as many of each")
     return Stretch(
         observations=observations[:rows],
-        actions=actions,
-        rewards=np.asarray(episode.rewards).reshape(rows, 1),
+        actions=actions.astype(np.int64) if discrete else actions,
+        rewards=rewards[:, None],
         terminated=bool(episode.terminated),
         last_observation=observations[rows] if known else np.zeros_like(observations[0]),
         last_valid=known,

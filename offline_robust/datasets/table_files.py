@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,19 @@ def read_csv(path: Path) -> Logged:
             head = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
             plan = plan_columns(where, [str(name) for name in head.iloc[0]])
             file.seek(0)
+            # All columns, or pandas would not notice lines that are too long.
             exact: dict[str, Any] = {"float_precision": "round_trip", "low_memory": False}
-            frame = pd.read_csv(file, header=None, skiprows=1, usecols=plan.places, **exact, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(file, header=None, skiprows=1, names=range(len(plan.labels)), **exact, **options)
     except FileProblem:
         raise
-    except (ValueError, OverflowError, MemoryError, OSError) as error:  # pandas' own errors are ValueErrors
+    except (ValueError, OverflowError, MemoryError, OSError, pd.errors.ParserWarning) as error:
+        # (pandas' own errors are ValueErrors)
         raise refusal(where, f"is not a table of comma-separated values ({error})", "write it again") from None
-    return read_table(where, plan, lambda place: _series(f"{where}: {plan.labels[place]}", frame[place], 2), "csv")
+    return read_table(
+        where, plan, lambda place: _series(f"{where}: {plan.labels[place]}", frame[place], text=True), "csv"
+    )
 
 
 def read_parquet(path: Path) -> Logged:
@@ -147,23 +154,33 @@ def read_jsonl(path: Path) -> Logged:
     return read_table(where, plan, lambda place: np.concatenate(parts[place]), "jsonl")
 
 
-def _series(where: str, series: Any, first: int = 0) -> Array:
-    """The numbers of a pandas column; rows in messages count from ``first``."""
+def _series(where: str, series: Any, text: bool = False) -> Array:
+    """The numbers of a pandas column.
+
+    Args:
+        where: the column, for messages.
+        series: the column.
+        text: whether it comes from a file of text, in which the first row is line 2.
+    """
+    import pandas as pd
+
     kind = series.dtype
     if isinstance(kind, np.dtype) and kind.kind in "fiub":
         return np.asarray(series)
-    import pandas as pd
-
+    if not len(series):
+        return np.zeros(0)
     if not isinstance(kind, np.dtype) and (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)):
         plain = getattr(kind, "numpy_dtype", None)
-        missing = bool(series.isna().any())
-        if isinstance(plain, np.dtype) and plain.kind in "fiub":
-            return np.asarray(series.to_numpy(np.float64, na_value=np.nan) if missing else series.to_numpy(plain))
-        return np.asarray(series, np.float64)
-    if (pd.api.types.is_string_dtype(kind) and kind != np.dtype(object)) or first:
-        texts = series[pd.to_numeric(series, errors="coerce").isna() & series.notna()]
-        shown = f": row {first + int(texts.index[0]):,} holds '{str(texts.iloc[0])[:30]}'" if len(texts) else ""
-        raise refusal(where, f"holds text{shown}", _NUMBERS)
+        if isinstance(plain, np.dtype) and plain.kind in "fiub" and not series.isna().any():
+            return np.asarray(series.to_numpy(plain))
+        return np.asarray(series.to_numpy(np.float64, na_value=np.nan))
+    if text or (pd.api.types.is_string_dtype(kind) and kind != np.dtype(object)):
+        rows = np.flatnonzero(pd.to_numeric(series, errors="coerce").isna() & series.notna())
+        what = "holds text"
+        if len(rows):
+            place = f"line {rows[0] + 2:,}" if text else f"row {rows[0]:,}"
+            what += f": {place} holds '{str(series.iloc[int(rows[0])])[:30]}'"
+        raise refusal(where, what, _NUMBERS)
     if isinstance(kind, np.dtype) and kind != np.dtype(object):
         raise refusal(where, f"holds {kind}", _NUMBERS)
     return cells(where, series.to_list())

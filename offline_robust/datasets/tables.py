@@ -20,6 +20,8 @@ from offline_robust.datasets.logged import ALIASES, Array, Logged, from_columns
 from offline_robust.datasets.problems import Problem, one_line, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX
 
+_INDEX = ("Unnamed: ", "__index_level_")
+"""What pandas calls an index without a name in CSV and in Parquet."""
 _VECTORS = ("observations", "actions", "next_observations")
 _EPISODE = ("episode", "episode_id", "episode_index")
 _OWN = {"next_valid": ("next_valid",), "episode": _EPISODE}
@@ -89,7 +91,7 @@ def plan_columns(where: str, names: Sequence[Hashable]) -> Plan:
         if found:
             arrays[name] = (found[0],)
     used = {place for places in arrays.values() for place in places}
-    unread = (label for place, label in enumerate(labels) if place not in used and not label.startswith("Unnamed: "))
+    unread = (label for place, label in enumerate(labels) if place not in used and not label.startswith(_INDEX))
     return Plan(arrays, labels, tuple(unread))
 
 
