@@ -124,6 +124,6 @@ def short_datasets(draw: st.DrawFn) -> dict[str, Any]:
         "next_observations": after,
         "next_valid": valid,
         "episode": np.repeat(np.arange(len(lengths)), lengths),
-        "env_id": draw(st.sampled_from([None, "Pendulum-v1", "some/Thing-v3"])),
+        "env_id": draw(st.sampled_from([None, "LikeToy-v0", "some/Thing-v3"])),
         "env_kwargs": draw(st.sampled_from([{}, {"g": 9.81}])),
     }

@@ -16,6 +16,7 @@ import yaml
 from toys import line_dataset, run_values, saved
 
 from offline_robust.cli import main
+from offline_robust.errors import ConfigError
 from offline_robust.experiments import train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
 
@@ -215,17 +216,21 @@ def test_an_existing_run_is_never_overwritten(cut_run, capsys, monkeypatch) -> N
 
 
 def test_pickle_in_place_of_a_policy(folder: Path, capsys, monkeypatch) -> None:
-    run = train(run_values(saved(line_dataset(), folder), "sac") | {"env": "Pendulum-v1"}, out=folder / "run")
+    run = train(run_values(saved(line_dataset(), folder), "sac"), out=folder / "run")
     (run.folder / "policy.safetensors").write_bytes(pickle.dumps(Harmful()))
-    status, error = call(capsys, monkeypatch, "evaluate", "run", "--episodes", "1")
+    status, error = call(capsys, monkeypatch, "evaluate", "run", "--env", "Pendulum-v1", "--episodes", "1")
     assert (status, error.count("\n")) == (2, 1), error
     assert not (folder / "unpickled").exists()
     assert not (run.folder / "results.csv").exists()
 
 
 def test_policy_of_another_environment(folder: Path, capsys, monkeypatch) -> None:
-    train(run_values(saved(line_dataset(), folder), "sac") | {"env": "Pendulum-v1"}, out=folder / "run")
-    status, error = call(capsys, monkeypatch, "evaluate", "run", "--episodes", "1")
+    values = run_values(saved(line_dataset(), folder), "sac")
+    with pytest.raises(ConfigError, match="observations of 1 numbers and Pendulum-v1 gives 3"):
+        train(values | {"env": "Pendulum-v1"}, out=folder / "refused")
+    assert not (folder / "refused").exists()
+    train(values, out=folder / "run")
+    status, error = call(capsys, monkeypatch, "evaluate", "run", "--env", "Pendulum-v1", "--episodes", "1")
     assert (status, error.count("\n")) == (2, 1), error
     assert not (folder / "run" / "results.csv").exists()
 

@@ -44,15 +44,15 @@ def test_the_baseline_differs_from_dr_sac_in_the_ball_alone(env: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_evaluates_and_reports(name: str, tmp_path: Path) -> None:
     config = load_config(name)
-    assert config.env is not None
+    assert config.env_id is not None
     data = tmp_path / "data.npz"
-    write_npz(collect(None, config.env, transitions=120), data)
+    write_npz(collect(None, config.env_id, transitions=120), data)
     small = {
         "dataset": str(data),
         "training.steps": 3,
         "training.log_every": 1,
         "training.batch_size": 16,
-        "evaluation.suite": str(_thinned(config.evaluation.suite, config.env, tmp_path)),
+        "evaluation.suite": str(_thinned(config.evaluation.suite, config.env_id, tmp_path)),
         "evaluation.episodes": 1,
     }
     if config.learner.name in ("fqi", "rfqi"):
@@ -66,7 +66,7 @@ def test_it_trains_evaluates_and_reports(name: str, tmp_path: Path) -> None:
     assert (results.frame["env_id"] == config.env_id).all()
     assert len(results.frame) >= 2
     page = save_report(tmp_path / "report", results, [run], "test").read_text()
-    assert config.env in page
+    assert config.env_id in page
 
 
 def _thinned(suite: str | None, env: str, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from sweep_toys import SUITE, contents, in_process
 from offline_robust.cli import main
 from offline_robust.datasets import load_dataset, write_npz
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.errors import ConfigError, EvaluationError
+from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.evaluation import Results
 from offline_robust.experiments import comparison, load_run, sweep_compare, sweep_run
 from offline_robust.experiments.config import TrainingConfig, load_config
@@ -219,7 +219,8 @@ def test_several_suites_are_one_evaluation_in_which_nothing_runs_twice(folder: P
         (["--dataset", "pendulum-td3", "--learners", "sac", "--set", "learner.tua=1"], "did you mean 'tau'"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--suite", "rfqii"], "no suite 'rfqii'"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--suite", "ddrq"], "is made for CartPole-v1"),
-        (["--dataset", "pendulum-td3", "--learners", "sac", "--env", "Hopper-v5"], "compare runs that are there"),
+        (["--dataset", "pendulum-td3", "--learners", "sac", "--env", "Hopper-v5"], "is Pendulum-v1 in"),
+        (["--dataset", "pendulum-td3", "--learners", "sac", "--max-steps", "9"], "compare runs that are there"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--seeds", " "], "expected a number of seeds"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--suite", ","], "names none"),
         (["--dataset", "pendulum-td3", "--learners", "sac", "--set", "dataset=x"], "a comparison chooses itself"),
@@ -249,7 +250,7 @@ def test_a_policy_whose_environment_would_import_code_is_refused(tmp_path: Path)
     policy = comparison.open_subject("pendulum-td3").policy
     evil = Policy(replace(policy.spec, environment=EnvironmentSpec("os:Pendulum-v1")), policy.actor)
     evil.save(tmp_path / "evil.safetensors")
-    with pytest.raises(EvaluationError, match="not a registered name"):
+    with pytest.raises(CheckpointError, match="import code"):
         comparison.open_subject(tmp_path / "evil.safetensors")
 
 

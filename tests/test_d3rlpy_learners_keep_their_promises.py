@@ -225,7 +225,8 @@ def test_hostile_policy_files_are_one_clear_line(tmp_path) -> None:
         "expected": (about | {"sizes": [2, 1]}, tensors),
         "NaN": (about, broken),
         "do not fit": (about, dict(list(tensors.items())[1:])),
-        "env_id": (about | {"env_id": "os:Env-v0"}, tensors),
+        "import code": (about | {"environment": {"id": "os:Env-v0"}}, tensors),
+        "module:Env ids": ({k: about[k] for k in about if k != "environment"} | {"env_id": "os:Env-v0"}, tensors),
     }
     for said, (description, values) in cases.items():
         save_file(values, tmp_path / "bad.safetensors", {"policy": json.dumps(description)})

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import offline_robust.datasets.load as load
 from offline_robust.datasets import load_dataset
+from offline_robust.errors import DatasetError
 
 
 @pytest.fixture
@@ -99,5 +100,6 @@ def test_small_and_flat_sources_and_refusals_leave_no_cache(root: Path, tmp_path
 
 def test_the_environment_that_the_caller_names_counts_also_from_the_cache(root: Path, source: Path) -> None:
     assert load_dataset(source).env_id == "Pendulum-v1"
-    assert load_dataset(source, env="MountainCarContinuous-v0").env_id == "MountainCarContinuous-v0"
-    assert load_dataset(source, env="MountainCarContinuous-v0").env_id == "MountainCarContinuous-v0"
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=r"is Pendulum-v1 in .* and MountainCarContinuous-v0 in"):
+            load_dataset(source, env="MountainCarContinuous-v0")

@@ -18,7 +18,7 @@ def find(problems: list[Problem], words: str) -> Problem:
 
 
 def test_good_data_have_no_findings(tmp_path: Path) -> None:
-    spaces = {"env_id": "Pendulum-v1"}
+    spaces = {"env": "Pendulum-v1"}
     assert check(d4rl_file(tmp_path / "x.hdf5", columns(12, ends={3: "terminal", 11: "timeout"})), **spaces) == []
     assert check(minari_folder(tmp_path / "m", [episode(3), episode(2, seed=1)])) == []
 

@@ -25,7 +25,7 @@ def random_policy(env_id: str, width: int, kind: str = "deterministic") -> Polic
             "greedy", width, (), (), (32, 32), EnvironmentSpec(env_id), int(system(env_id).action_space.n)
         )
     else:
-        spec = policy_spec(kind, width, system(env_id).action_space, (32, 32), env_id)
+        spec = policy_spec(kind, width, system(env_id).action_space, (32, 32), EnvironmentSpec(env_id))
     actor = build_actor(spec, torch.Generator().manual_seed(1))
     if kind == "tanh_gaussian":
         torch.nn.init.normal_(actor.mean.weight, generator=torch.Generator().manual_seed(2))

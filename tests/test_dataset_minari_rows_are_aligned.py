@@ -126,11 +126,11 @@ DICT = f'{{"type": "Dict", "subspaces": {{"a": {BOX3}, "b": {BOX1}}}}}'
 @pytest.mark.parametrize(
     ("about", "content", "said"),
     [
-        ({"observation_space": DICT}, {}, "Dict space"),
-        ({"observation_space": '{"type": "Tuple", "subspaces": []}'}, {}, "Tuple space"),
-        ({"observation_space": DISCRETE4}, {}, "only vectors"),
+        ({"observation_space": DICT}, {}, "is not a group"),
+        ({"observation_space": '{"type": "Tuple", "subspaces": []}'}, {}, "have 0 numbers"),
+        ({"observation_space": DISCRETE4}, {}, "has shape (3,) where the space has ()"),
         ({"observation_space": '{"type":"Box","dtype":"uint8","shape":[2,2],"low":[[0,0],[0,0]],"high":[[9,9],[9,9]]}'},
-         {"observations": np.zeros((3, 2, 2), np.uint8)}, "not a vector"),
+         {"observations": np.zeros((3, 2, 2), np.uint8)}, "images of shape (2, 2)"),
         ({}, {"observations": {"a": np.zeros((3, 3)), "b": np.zeros((3, 1))}}, "a, b"),
         ({}, {"observations": np.zeros((3, 8, 8), np.uint8)}, "image"),
     ],

@@ -16,6 +16,7 @@ from offline_robust.cli import data as data_cli
 from offline_robust.collection import collect, collect_recipe, load_recipe, make_dataset
 from offline_robust.datasets import bundled_names, load_dataset
 from offline_robust.datasets.sources import made_folder
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import system
 from offline_robust.errors import ConfigError, DatasetError, DatasetNotFound, UserError
 from offline_robust.experiments import train
@@ -43,7 +44,7 @@ def mixture_file(path: Path) -> Path:
 
 
 def own_policy() -> Policy:
-    spec = policy_spec("tanh_gaussian", 3, system("Pendulum-v1").action_space, (16,), "Pendulum-v1")
+    spec = policy_spec("tanh_gaussian", 3, system("Pendulum-v1").action_space, (16,), EnvironmentSpec("Pendulum-v1"))
     return Policy(spec, build_actor(spec, torch.Generator().manual_seed(1)))
 
 
@@ -264,7 +265,7 @@ def test_a_policy_of_one_s_own_collects_from_the_command_line(tmp_path: Path) ->
         (("--policy", "random", "--out", "x"), "give --env"),
         (("--policy", "nothing.safetensors", "--out", "x"), "no such policy file"),
         (("--policy", "pendulum-td3", "--epsilon", "2", "--out", "x"), "epsilon: Input should be less"),
-        (("--policy", "pendulum-td3", "--env", "os:X-v0", "--out", "x"), "env_id"),
+        (("--policy", "pendulum-td3", "--env", "os:X-v0", "--out", "x"), "no environment 'X-v0'"),
         (("--policy", "pendulum-td3", "--perturb", "mass=1:2:3", "--out", "x"), "one level"),
         (("--policy", "pendulum-td3", "--stochastic", "--out", "x"), "no distribution"),
         (("--policy", "pendulum-td3", "--env", "CartPole-v1", "--out", "x"), "the policy takes 3 observations"),

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from offline_robust.environment import make_spec
 from offline_robust.envs import BatchedPendulum, GymnasiumBatch, Perturbation, make_batch, system
 
 EPISODES = 24
@@ -75,7 +76,7 @@ def test_the_generic_loop_and_the_engine_agree_from_the_same_seeds() -> None:
 
 
 def test_keyword_arguments_move_the_nominal_value_and_the_time_limit() -> None:
-    batch = make_batch(system("Pendulum-v1", {"g": 0.0, "max_episode_steps": 3}), [()])
+    batch = make_batch(system(make_spec("Pendulum-v1", {"g": 0.0, "max_episode_steps": 3})), [()])
     env = gym.make("Pendulum-v1", g=0.0, max_episode_steps=3)
     batch.reset([5])
     env.reset(seed=5)

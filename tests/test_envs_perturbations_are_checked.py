@@ -81,7 +81,7 @@ def test_the_nominal_conditions_are_flagged_and_one_is_added_where_none_is() -> 
     assert [c.nominal for c in ready] == [True, False, False]
     assert ready[0].perturbations == ()
     # With gravity 9.8 in the keyword arguments, gravity = 10 is a perturbation and 9.8 is not.
-    ready = suite_from_perturb("gravity=absolute@9.8,10").for_system(system(ENV, {"g": 9.8}))
+    ready = suite_from_perturb("gravity=absolute@9.8,10").for_system(system(make_spec(ENV, {"g": 9.8})))
     assert [c.nominal for c in ready] == [True, False]
     # Two perturbations that undo each other leave the system nominal; one that moves never does.
     undone = Condition((Perturbation("gravity", 2.0), Perturbation("gravity", 0.5)))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import Axis, Suite, sweeps
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import Results, clear_cells, evaluate, rollout
@@ -36,7 +37,7 @@ evaluate(load_policy(sys.argv[1]), "Pendulum-v1", perturb=sys.argv[2], episodes=
 
 
 def make_policy(seed: int = 0) -> Policy:
-    policy = Policy(policy_spec("deterministic", 3, gym.spaces.Box(-2.0, 2.0, (1,)), (8,), ENV))
+    policy = Policy(policy_spec("deterministic", 3, gym.spaces.Box(-2.0, 2.0, (1,)), (8,), EnvironmentSpec(ENV)))
     rng = np.random.default_rng(seed)
     for parameter in policy.actor.parameters():
         parameter.data.copy_(parameter.new_tensor(rng.normal(size=parameter.shape)))

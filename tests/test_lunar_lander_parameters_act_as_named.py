@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_robust.environment import make_env
+from offline_robust.environment import make_env, make_spec
 from offline_robust.envs import GymnasiumBatch, Perturbation, make_batch, open_physics, system
 from offline_robust.envs.lunar_lander import LUNAR_LANDERS
 from offline_robust.errors import EvaluationError
@@ -90,7 +90,7 @@ def test_wind_is_off_at_zero_and_pushes_and_turns_with_its_powers() -> None:
     env = gym.make(ENV, **kwargs)  # type: ignore[arg-type]
     np.testing.assert_array_equal(on[0], env.reset(seed=3)[0])
     np.testing.assert_array_equal(on[1], env.step(np.zeros(2, np.float32))[0])
-    assert system(ENV, kwargs).nominal["wind_power"] == [15.0]
+    assert system(make_spec(ENV, kwargs)).nominal["wind_power"] == [15.0]
     drift = [abs(path[-1, ACROSS] - plain[-1, ACROSS]) for path in (on, hard)]
     assert drift[1] == pytest.approx(2 * drift[0], rel=0.2)
     assert abs(turbulent[-1, TURNING] - plain[-1, TURNING]) > 1.5 * abs(on[-1, TURNING] - plain[-1, TURNING]) > 0

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import wandb
 from test_statistics_match_their_definitions import table
-from toys import line_dataset, run_values, saved
+from toys import run_values, saved
 from wandb_files import Logged, read_wandb
 
+from offline_robust.collection import collect
 from offline_robust.evaluation import Results
 from offline_robust.experiments import Run, tracking, train
 from offline_robust.experiments.config import WandbConfig, load_config
@@ -40,7 +41,7 @@ def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def values(tmp_path: Path, mode: str = "offline", **training: Any) -> dict[str, Any]:
     if not (tmp_path / "data.npz").exists():
-        saved(line_dataset(), tmp_path)
+        saved(collect(None, "Pendulum-v1", transitions=400), tmp_path)
     settings = {"mode": mode, "project": "proj", "tags": ["mine"]}
     base = run_values(str(tmp_path / "data.npz"), "sac", **training)
     return base | {"env": "Pendulum-v1", "seed": 3, "wandb": settings}

@@ -17,6 +17,7 @@ import yaml
 from toys import line_dataset, run_values, saved
 from wandb_files import wait_for_wandb
 
+from offline_robust.collection import collect
 from offline_robust.errors import MissingExtra
 from offline_robust.experiments import Run, train
 
@@ -62,7 +63,7 @@ class FakeRun:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> str:
-    return saved(line_dataset(), tmp_path)
+    return saved(collect(None, "Pendulum-v1", transitions=400), tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
@@ -100,10 +101,12 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
     own_memory(logged, columns)
     if arrays.get("episode") is not None:
         set_episodes(logged, f"{where}: episode", _as_array(f"{where}: episode", arrays["episode"]))
-    for key in ("observation_space", "action_space"):
+    for key, flat in (("observation_space", flat_observations), ("action_space", flat_actions)):
         if arrays.get(key) is not None:
-            flat = flat_observations if key == "observation_space" else flat_actions
             setattr(logged, key, flat_space(f"{where}: {key}", arrays[key], flat))
+    stated = arrays.get("action_space")
+    if isinstance(stated, gym.spaces.Discrete) and logged.actions.dtype.kind == "i":
+        logged.actions = logged.actions - int(stated.start)  # they count from 0 here
     env = arrays.get("env") if arrays.get("env") is not None else arrays.get("env_id")
     if env is not None:
         spec = as_spec(env, f"{where}: env")

@@ -76,9 +76,11 @@ def decode_description(where: str, text: str | bytes) -> Description:
         for key in ("observation_space", "action_space")
     }
     observations, actions = spaces["observation_space"], spaces["action_space"]
+    if actions is not None and not isinstance(actions, gym.spaces.Discrete):  # which counts as its actions do
+        actions = flat_space(where, actions, flat_actions)
     return Description(
         None if observations is None else flat_space(where, observations, flat_observations),
-        None if actions is None else flat_space(where, actions, flat_actions),
+        cast("Spaces | None", actions),
         own_environment(where, content),
     )
 

@@ -67,9 +67,9 @@ class EnvironmentSpec:
     """What lies around it, from the inside out, beside what `gymnasium.make` adds itself."""
     imports: tuple[str, ...] = field(default=(), compare=False)
     """Modules that the user named to have it registered. Files tell them for messages; none is imported by itself."""
-    observation_space: gym.Space[Any] | None = None
+    observation_space: gym.Space[Any] | None = field(default=None, compare=False)
     """As the environment with its wrappers has it, before anything is flattened; None where nobody said."""
-    action_space: gym.Space[Any] | None = None
+    action_space: gym.Space[Any] | None = field(default=None, compare=False)
     """The same of actions."""
     source: str = field(default="", compare=False)
     """Who says so: a file, a configuration, an option; for messages."""
@@ -176,6 +176,7 @@ def make_spec(
     given = {} if kwargs is None else kwargs
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise EvaluationError(f"{at}the environment's kwargs are not a mapping of names to values")
+    given, step_limit = _limit_aside(given, step_limit, at)
     if step_limit is not None and (type(step_limit) is not int or not 0 <= step_limit <= _MAX_STEPS):
         raise EvaluationError(f"{at}the environment's step_limit is not a whole number of steps (0: none)")
     if not isinstance(wrappers, Sequence) or isinstance(wrappers, str) or len(wrappers) > _MAX_WRAPPERS:
@@ -191,6 +192,20 @@ def make_spec(
         action_space,
         source,
     )
+
+
+def _limit_aside(kwargs: Mapping[str, Any], step_limit: object, at: str) -> tuple[Mapping[str, Any], object]:
+    """`gymnasium.make` takes a step limit among the keyword arguments, -1 for none; here it has a place of its own."""
+    if "max_episode_steps" not in kwargs:
+        return kwargs, step_limit
+    others = {key: value for key, value in kwargs.items() if key != "max_episode_steps"}
+    limit = kwargs["max_episode_steps"]
+    if limit is None:
+        return others, step_limit
+    limit = NO_LIMIT if limit == -1 else limit
+    if step_limit not in (None, limit):
+        raise EvaluationError(f"{at}max_episode_steps among the kwargs is {limit} and step_limit is {step_limit}")
+    return others, limit
 
 
 def from_gymnasium(text: str, source: str) -> EnvironmentSpec | None:
@@ -214,7 +229,7 @@ def from_gymnasium(text: str, source: str) -> EnvironmentSpec | None:
     if not isinstance(env_id, str) or not 0 < len(env_id) <= _MAX_ID or _ENV_ID.fullmatch(env_id) is None:
         return None
     entry = content.get("entry_point")
-    limit = content.get("max_episode_steps")
+    limit = content.get("max_episode_steps") or NO_LIMIT if "max_episode_steps" in content else None
     wrappers = []
     for wrapper in content.get("additional_wrappers") or ():
         if not isinstance(wrapper, Mapping) or not isinstance(wrapper.get("name"), str):
@@ -228,12 +243,13 @@ def from_gymnasium(text: str, source: str) -> EnvironmentSpec | None:
     spec = make_spec(
         env_id,
         content.get("kwargs"),
-        step_limit=NO_LIMIT if limit is None else limit,
+        step_limit=limit,
         wrappers=wrappers,
         imports=(package,) if package.isidentifier() and package not in ("gymnasium", "offline_robust") else (),
         source=source,
     )
-    return replace(spec, step_limit=None) if _limit_of(spec.id) == spec.step_limit else spec
+    same = spec.step_limit is not None and _limit_of(spec.id) == spec.step_limit
+    return replace(spec, step_limit=None) if same else spec
 
 
 def _limit_of(env_id: str) -> int | None:
