@@ -143,10 +143,11 @@ def _inferred(logged: Logged) -> Iterator[Problem]:
         return
     space = logged.action_space
     if isinstance(space, gym.spaces.Discrete):
-        what = f"no action space is stated; the largest action says {space.n}, so that one never logged is missing"
+        what = f"no action space is stated; {space.n} by the largest action, and one that was never logged is missing"
     else:
         what = "no action space is stated; the range of the data is taken, and the true one may be wider"
-    yield Problem("warning", logged.name("actions"), what, "name the environment that the data came from")
+    mend = "name the environment that the data came from (--env, or env=): it knows them all"
+    yield Problem("warning", logged.name("actions"), what, mend)
 
 
 def _constant(logged: Logged) -> Iterator[Problem]:
