@@ -9,6 +9,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -142,3 +143,32 @@ def test_the_target_decides_the_format_and_an_unknown_one_is_refused_before_read
         convert(source, tmp_path / "x.csv")
     with pytest.raises(DatasetError, match="'rlds' is not known"):
         convert(source, tmp_path / "x", to="rlds")
+
+
+class OddEnv(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "kwargs"),
+    [(OddEnv, {}), (lambda **_: OddEnv(), {}), ("builtins:dict", {"a": np.float32(1)}), ("builtins:dict", {"a": dict})],
+    ids=["a class", "a function", "a keyword without JSON", "a keyword that is a class"],
+)
+def test_an_environment_without_json_is_named_all_the_same(
+    entry_point: Any, kwargs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minari
+
+    spec = gym.envs.registration.EnvSpec("Odd-v0", entry_point=entry_point, kwargs=kwargs)
+    monkeypatch.setitem(gym.registry, "Odd-v0", spec)
+    dataset = load_dataset(columns(6) | {"env_id": "Odd-v0", "env_kwargs": {"size": 3}})
+    with pytest.warns(UserWarning, match="Odd-v0: written without env_spec"):
+        data = write_minari(dataset, tmp_path / "x")
+    back = load_dataset(data, cache=False)
+    assert back.fingerprint == dataset.fingerprint
+    assert back.environment is not None
+    assert (back.environment.id, dict(back.environment.kwargs)) == ("Odd-v0", {"size": 3})
+    opened = minari.MinariDataset(data)
+    assert opened.env_spec is None
+    assert opened.total_steps == len(dataset)

@@ -12,10 +12,12 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.baselines.names import require_d3rlpy
-from offline_robust.baselines.segments import Segment, join, segments_of
-from offline_robust.datasets.spaces import Spaces, spaces_of
+from offline_robust.baselines.segments import Segment, segments_of
+from offline_robust.datasets.load import finish
+from offline_robust.datasets.replay_buffers import read_replay_buffer
+from offline_robust.datasets.spaces import Spaces
 from offline_robust.datasets.transitions import TransitionDataset
-from offline_robust.environment import EnvironmentSpec, as_spec
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import DatasetError
 
 
@@ -74,24 +76,9 @@ def from_replay_buffer(
     Raises:
         DatasetError: observations that are not vectors, values that are not finite, or no episode.
     """
-    episodes = buffer.episodes
-    if not len(episodes):
-        raise DatasetError("the replay buffer holds no episode")
-    environment = None if env is None else as_spec(env, "env")
-    if environment is not None and (observation_space is None or action_space is None):
-        environment, observations, actions, _ = spaces_of(environment)
-        observation_space, action_space = observation_space or observations, action_space or actions
-    info = buffer.dataset_info
-    discrete = str(info.action_space).endswith("DISCRETE")
-    if discrete and action_space is None:
-        action_space = gym.spaces.Discrete(int(info.action_size))
-    return join(
-        [_segment(episode, number, discrete) for number, episode in enumerate(episodes)],
-        observation_space=observation_space,
-        action_space=action_space,
-        environment=environment,
-        provenance={"source": "d3rlpy replay buffer", "format": "d3rlpy"},
-    )
+    logged = read_replay_buffer(buffer)
+    logged.observation_space, logged.action_space = observation_space, action_space
+    return finish(logged, env)
 
 
 class TrueNextPicker:
@@ -142,26 +129,3 @@ class _Rows:
 
     def __getitem__(self, index: int) -> tuple[Segment, int]:
         return self._rows[index]
-
-
-def _segment(episode: Any, number: int, discrete: bool) -> Segment:
-    """An episode of d3rlpy's as a segment."""
-    if isinstance(episode, Segment):
-        return episode
-    observations, actions = episode.observations, np.asarray(episode.actions)
-    if not isinstance(observations, np.ndarray) or observations.ndim != 2:
-        raise DatasetError(f"episode {number}: observations are not vectors; only (T, O) arrays are supported")
-    rows = len(actions)
-    known = len(observations) == rows + 1
-    if not known and len(observations) != rows:
-        raise DatasetError(f"episode {number}: {len(observations):,} observations for {rows:,} actions")
-    return Segment(
-        observations=observations[:rows],
-        actions=actions.reshape(rows, -1).astype(np.int64) if discrete else actions.reshape(rows, -1),
-        rewards=np.asarray(episode.rewards).reshape(rows, 1),
-        terminated=bool(episode.terminated),
-        last_observation=observations[rows] if known else np.zeros_like(observations[0]),
-        last_valid=known,
-        truncated=not episode.terminated,
-        continues=False,
-    )

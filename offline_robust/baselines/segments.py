@@ -9,8 +9,7 @@ on: at the end of an episode, at a flag, and at a gap (no true next observation,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -19,33 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offline_robust.datasets.logged import floats
-from offline_robust.datasets.spaces import Spaces, infer_action_space, infer_observation_space
+from offline_robust.datasets.replay_buffers import FLAGS, Stretch
 from offline_robust.datasets.transitions import TransitionDataset
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """A stretch of T rows in which each row's next observation is the next row's; d3rlpy's `EpisodeBase`."""
-
-    observations: Array
-    """(T, O) float32."""
-    actions: Array
-    """(T, A) float32, or (T, 1) int64 counted from 0."""
-    rewards: Array
-    """(T, 1) float32."""
-    terminated: bool
-    """Whether the last row is a true end."""
-    last_observation: Array
-    """(O,) float32: the observation after the last row; zeros where there is none."""
-    last_valid: bool
-    """Whether `last_observation` is a true one."""
-    truncated: bool
-    """Whether the last row carries the flag of a cut."""
-    continues: bool
-    """Whether the next segment belongs to the same episode."""
+class Segment(Stretch):
+    """A `Stretch` as d3rlpy's `EpisodeBase`."""
 
     @property
     def observation_signature(self) -> Any:
@@ -90,7 +70,6 @@ class Segment:
         return cls(**columns | {name: bool(columns[name]) for name in FLAGS})
 
 
-FLAGS = ("terminated", "last_valid", "truncated", "continues")
 COLUMNS = (
     "observations",
     "actions",
@@ -133,63 +112,6 @@ def segments_of(dataset: TransitionDataset) -> Iterator[Segment]:
             truncated=bool(arrays["truncated"][row]),
             continues=bool(row + 1 < len(episode) and episode[row + 1] == episode[row]),
         )
-
-
-def join(
-    segments: Sequence[Segment],
-    *,
-    observation_space: gym.spaces.Box | None = None,
-    action_space: Spaces | None = None,
-    **about: Any,
-) -> TransitionDataset:
-    """The dataset whose segments these are.
-
-    Args:
-        segments: in the order of the rows.
-        observation_space: unbounded when None.
-        action_space: inferred from the data when None.
-        about: the dataset's environment and provenance.
-
-    Raises:
-        DatasetError: values are not finite, actions lie outside a discrete space, or widths differ.
-    """
-    observations = floats(np.concatenate([part.observations for part in segments]))
-    after = np.concatenate([observations[1:], observations[:1]])
-    rows = np.cumsum([part.size() for part in segments])
-    flags = {name: np.zeros(len(observations), bool) for name in ("terminated", "truncated")}
-    valid = np.ones(len(observations), bool)
-    for part, row in zip(segments, rows - 1, strict=True):
-        valid[row] = part.last_valid
-        # A filler without meaning, as the readers have it: the row's own observation.
-        after[row] = part.last_observation if part.last_valid else observations[row]
-        flags["terminated"][row], flags["truncated"][row] = part.terminated, part.truncated
-    new = np.cumsum([0] + [not part.continues for part in segments[:-1]])
-    actions = np.concatenate([part.actions for part in segments])
-    actions = actions[:, 0].astype(np.int64) if actions.dtype.kind in "iu" else floats(actions)
-    action_space = action_space if action_space is not None else infer_action_space("actions", actions)
-    actions = _fitted(actions, action_space)
-    return TransitionDataset(
-        observations=torch.from_numpy(observations),
-        actions=torch.from_numpy(actions),
-        rewards=torch.from_numpy(floats(np.concatenate([part.rewards for part in segments])[:, 0])),
-        next_observations=torch.from_numpy(after),
-        terminated=torch.from_numpy(flags["terminated"]),
-        truncated=torch.from_numpy(flags["truncated"]),
-        next_valid=torch.from_numpy(valid),
-        episode=torch.from_numpy(np.repeat(new, [part.size() for part in segments]).astype(np.int64)),
-        observation_space=observation_space or infer_observation_space(observations.shape[1]),
-        action_space=action_space,
-        **about,
-    )
-
-
-def _fitted(actions: Array, space: Spaces) -> Array:
-    """Actions in the type that the space needs; what does not fit is left for the dataset's checks."""
-    if isinstance(space, gym.spaces.Box):
-        return floats(actions[:, None]) if actions.ndim == 1 else actions
-    if actions.ndim == 2 and actions.shape[1] == 1 and (actions == np.rint(actions)).all():
-        actions = actions[:, 0].astype(np.int64)
-    return actions + int(space.start)
 
 
 def _signature(values: Array) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -58,10 +59,13 @@ def infer_spaces(logged: Logged) -> None:
         logged.observation_space = infer_observation_space(logged.observations.shape[1])
         inferred.append("observation_space (unbounded)")
     if logged.action_space is None:
-        logged.action_space = infer_action_space(logged.name("actions"), logged.actions)
+        logged.action_space = infer_action_space(logged.name("actions"), logged.actions, logged.least_actions)
         inferred.append("action_space (the range of the data)")
+        logged.action_space_inferred = True
     if inferred:
         logged.provenance["inferred"] = inferred
+    if logged.actions_from_zero and isinstance(logged.action_space, gym.spaces.Discrete):
+        logged.actions, logged.actions_from_zero = fit_actions(logged) + int(logged.action_space.start), False
 
 
 def fit_actions(logged: Logged) -> Array:
@@ -115,3 +119,29 @@ def assemble(logged: Logged) -> TransitionDataset:
         environment=logged.environment,
         provenance=logged.provenance,
     )
+
+
+def exact_columns(dataset: TransitionDataset, raw: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
+    """The columns of a dataset in the source's own numbers, where float32 does not hold them; for the writers.
+
+    Args:
+        dataset: what `assemble` made of a source.
+        raw: the source's `Logged.raw`, of the same rows.
+    """
+    exact = {name: np.concatenate(raw[name]) for name in ("actions", "rewards") if name in raw}
+    parts, after = raw.get("observations"), raw.get("next_observations")
+    if parts is not None and sum(map(len, parts)) > len(dataset):  # T+1 observations an episode
+        exact["observations"] = np.concatenate([part[:-1] for part in parts])
+        exact["next_observations"] = np.concatenate([part[1:] for part in parts])
+    elif parts is not None or after is not None:
+        before, follower = dataset.observations.cpu().numpy(), dataset.next_observations.cpu().numpy()
+        exact["observations"] = before if parts is None else np.concatenate(parts).reshape(before.shape)
+        if after is not None:
+            exact["next_observations"] = np.concatenate(after).reshape(before.shape)
+        else:
+            # Where the rows chain in float32, what follows is the next row, in its own numbers.
+            chained = np.r_[(follower[:-1] == before[1:]).all(axis=1), False]
+            own = np.roll(exact["observations"], -1, axis=0)
+            exact["next_observations"] = np.where(chained[:, None], own, follower)
+    shaped = {name: values.reshape(getattr(dataset, name).shape) for name, values in exact.items()}
+    return {name: values for name, values in shaped.items() if (values != getattr(dataset, name).cpu().numpy()).any()}

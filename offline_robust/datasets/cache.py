@@ -23,7 +23,7 @@ from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
-FORMAT = 3
+FORMAT = 4
 """Part of every key: raise it whenever a reader changes what it returns."""
 MIN_EPISODES = 64
 """Fewer episodes than this are read as fast from the source."""

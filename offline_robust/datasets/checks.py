@@ -16,7 +16,7 @@ def findings(logged: Logged) -> list[Problem]:
     """All findings of the reader and of the checks below, errors first. The spaces must be filled in."""
     ends = layout(logged)
     found = [*logged.problems, *_not_finite(logged), *_spaces(logged), *_flags(logged, ends), *_chains(logged, ends)]
-    found += _constant(logged)
+    found += [*_rounded(logged), *_inferred(logged), *_constant(logged)]
     return sorted(found, key=lambda problem: problem.severity != "error")
 
 
@@ -129,13 +129,37 @@ def _chains(logged: Logged, ends: Layout) -> Iterator[Problem]:
         yield _rows("warning", logged, "next_observations", shifted, what, mend)
 
 
+def _rounded(logged: Logged) -> Iterator[Problem]:
+    """Dimensions that lose much when their numbers become float32."""
+    mend = "learners compute in float32: log it less an offset (a clock from the episode's start on), or leave it out"
+    for name, found in logged.rounded.items():
+        for loss in found:
+            yield Problem("warning", logged.name(name), str(loss), mend)
+
+
+def _inferred(logged: Logged) -> Iterator[Problem]:
+    """An action space that is no more than what was logged: a learner never sees the rest of the true one."""
+    if not logged.action_space_inferred:
+        return
+    space = logged.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        what = f"no action space is stated; {space.n} by the largest action, and one that was never logged is missing"
+    else:
+        what = "no action space is stated; the range of the data is taken, and the true one may be wider"
+    mend = "name the environment that the data came from (--env, or env=): it knows them all"
+    yield Problem("warning", logged.name("actions"), what, mend)
+
+
 def _constant(logged: Logged) -> Iterator[Problem]:
     """Dimensions that never change."""
     if len(logged) < 2:
         return
+    if not logged.rewards.any() and not logged.rounded.get("rewards"):
+        yield Problem("warning", logged.name("rewards"), "is 0 in every row", "nothing can be learned from it")
     for name, values in (("observations", logged.observations), ("actions", fit_actions(logged))):
         columns = values if values.ndim == 2 else values[:, None]
-        still = np.flatnonzero((columns == columns[:1]).all(axis=0))
+        rounded = {loss.dimension for loss in logged.rounded.get(name, ())}
+        still = [d for d in np.flatnonzero((columns == columns[:1]).all(axis=0)).tolist() if d not in rounded]
         for dimension in still:
             what = f"dimension {dimension} is {columns[0, dimension]:g} in every row"
             yield Problem("warning", logged.name(name), what, "harmless, but no model can learn from it")

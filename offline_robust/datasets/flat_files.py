@@ -81,7 +81,7 @@ def read_npz(path: Path) -> Logged:
 
 
 def read_arrays(arrays: Mapping[str, Any]) -> Logged:
-    """Takes arrays, tensors or lists from memory.
+    """Takes arrays, tensors or lists from memory; what comes of them shares none of it with the caller.
 
     Args:
         arrays: keys as in `ALIASES`; optionally ``next_valid`` (N,), ``episode`` (N,) (the episode of each row, rows
@@ -98,16 +98,9 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
     if arrays.get("next_valid") is not None:
         columns[OWN_PREFIX + "next_valid"] = _as_array(f"{where}: next_valid", arrays["next_valid"])
     logged = from_columns(where, columns, names)
+    own_memory(logged, columns)
     if arrays.get("episode") is not None:
-        episode = _as_array(f"{where}: episode", arrays["episode"])
-        if episode.shape != (len(logged),):
-            raise refusal(
-                f"{where}: episode", f"has shape {episode.shape}", f"give one number for each of {len(logged):,}"
-            )
-        starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
-        if len(np.unique(episode)) != len(starts):
-            raise refusal(f"{where}: episode", "rows of one episode are not together", "sort the rows by episode")
-        logged.starts = episode_starts(f"{where}: episode", starts, len(logged))
+        set_episodes(logged, f"{where}: episode", _as_array(f"{where}: episode", arrays["episode"]))
     for key, flat in (("observation_space", flat_observations), ("action_space", flat_actions)):
         if arrays.get(key) is not None:
             setattr(logged, key, flat_space(f"{where}: {key}", arrays[key], flat))
@@ -122,6 +115,28 @@ def read_arrays(arrays: Mapping[str, Any]) -> Logged:
         )
     logged.provenance = {"source": "arrays", "format": "arrays"}
     return logged
+
+
+def set_episodes(logged: Logged, where: str, episode: Array) -> None:
+    """Takes over which episode (N,) each row belongs to.
+
+    Raises:
+        DatasetError: another shape, or rows of one episode that are not together.
+    """
+    if episode.shape != (len(logged),):
+        raise refusal(where, f"has shape {episode.shape}", f"give one number for each of {len(logged):,}")
+    starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
+    if len(np.unique(episode)) != len(starts):
+        raise refusal(where, "rows of one episode are not together", "sort the rows by episode")
+    logged.starts = episode_starts(where, starts, len(logged))
+
+
+def own_memory(logged: Logged, columns: Mapping[str, Array]) -> None:
+    """Copies what still lies in the caller's memory: reused, it would change the data under their fingerprint."""
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        values = getattr(logged, name)
+        if values is not None and np.may_share_memory(values, columns[name]):
+            setattr(logged, name, values.copy())
 
 
 def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:

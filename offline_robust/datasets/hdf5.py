@@ -19,17 +19,22 @@ from numpy.typing import NDArray
 from offline_robust.datasets.logged import MAX_BYTES
 from offline_robust.datasets.problems import refusal
 
-# Deflate, the densest filter that h5py brings, gives at most 1032:1.
+# Deflate, the filter that most files have, gives at most 1032:1.
 _MAX_RATIO = 1_100
+MAX_UNSTORED = 2 * 2**30
+"""Bytes of one source that may come out of nothing: arrays, or chunks of them, that were created and never written
+(HDF5 reads their fill value), and what filters make of almost no bytes."""
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError)
 
 
 @dataclass
 class Budget:
-    """Counts the bytes that a source declares, and refuses beyond `MAX_BYTES`."""
+    """Counts the bytes that a source declares, and refuses beyond `MAX_BYTES`, or `MAX_UNSTORED` of what it does not
+    store: a file of a few bytes must not take all memory."""
 
     where: str
     left: int = field(default_factory=lambda: MAX_BYTES)
+    unstored: int = field(default_factory=lambda: MAX_UNSTORED)
 
     def take(self, where: str, declared: int, stored: int) -> None:
         """Accounts for one array.
@@ -40,10 +45,13 @@ class Budget:
             stored: bytes that it takes in the file.
 
         Raises:
-            DatasetError: the file cannot hold that much, or the sum is beyond the limit.
+            DatasetError: the sum is beyond a limit.
         """
-        if declared > stored * _MAX_RATIO:
-            raise refusal(where, f"declares {declared:,} bytes but stores {stored:,}", "copy the file again")
+        self.unstored -= max(0, declared - stored * _MAX_RATIO)
+        if self.unstored < 0:
+            what = f"declares {declared:,} bytes but stores {stored:,}"
+            mend = f"copy the file again, or write the array (of fill values a source may hold {MAX_UNSTORED:,} bytes)"
+            raise refusal(where, what, mend)
         self.left -= declared
         if self.left < 0:
             raise refusal(where, f"needs {declared:,} bytes; a source may take {MAX_BYTES:,}", "split the source")
@@ -114,7 +122,7 @@ def read_array(where: str, group: Any, name: str, budget: Budget) -> NDArray[Any
         budget: what may still be allocated.
 
     Returns:
-        The array in the file's own number type.
+        The array in the file's own number type. What was never written has the fill value, as h5py reads it.
 
     Raises:
         DatasetError: missing, a link, virtual or external storage, not numbers, too large, or damaged.
@@ -138,9 +146,12 @@ def read_array(where: str, group: Any, name: str, budget: Budget) -> NDArray[Any
         count = 1
         for length in shape:
             count *= int(length)
-        stored = item.get_storage_size()
-        budget.take(at, count * kind.itemsize, stored)
-        values = np.empty(shape, kind)
+        stored, declared = item.get_storage_size(), count * kind.itemsize
+        if layout.get_layout() == h5py.h5d.CONTIGUOUS and 0 < stored < declared:
+            # Written at all, such an array is stored whole.
+            raise refusal(at, f"declares {declared:,} bytes but stores {stored:,}", "copy the file again")
+        budget.take(at, declared, stored)
+        values = np.zeros(shape, kind)  # where a file has neither values nor a fill value, nothing is read into it
         if count:
             item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
         return values

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.datasets.precision import Loss, losses, rounds
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, Spaces, decode_description
 from offline_robust.environment import EnvironmentSpec
@@ -26,10 +27,10 @@ ALIASES = {
     "actions": ("actions", "action", "act"),
     "rewards": ("rewards", "reward", "rew"),
     "terminated": ("terminals", "terminated", "terminations", "terminal", "dones", "done"),
-    "truncated": ("timeouts", "truncated", "truncations", "timeout"),
+    "truncated": ("timeouts", "truncated", "truncations", "timeout", "episode_terminals"),
     "next_observations": ("next_observations", "next_obs", "next_observation"),
 }
-"""Names under which flat files and dictionaries may hold each array: D4RL's first, then Gymnasium's and NeoRL's."""
+"""Names under which flat sources may hold each array: D4RL's first, then Gymnasium's, NeoRL's and d3rlpy 1's."""
 
 
 @dataclass
@@ -62,6 +63,17 @@ class Logged:
     environment: EnvironmentSpec | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    raw: dict[str, list[Array]] = field(default_factory=dict)
+    """Stretches of those columns whose numbers float32 may not hold, as the source has them; of an episode with T+1
+    observations all of them, under "observations"."""
+    actions_from_zero: bool = False
+    """Whether discrete actions count from 0 whatever the space says (d3rlpy's do)."""
+    least_actions: int = 0
+    """At least as many discrete actions there are, where no space is stated."""
+    action_space_inferred: bool = False
+    """Whether neither source nor environment stated the action space."""
+    rounded: dict[str, tuple[Loss, ...]] = field(default_factory=dict)
+    """What the columns lose in float32, once it is measured."""
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -76,6 +88,22 @@ class Logged:
             return f"row {row:,}"
         episode = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self.labels[episode]}, row {row - int(self.starts[episode]):,}"
+
+    def keep_raw(self, name: str, parts: list[Array]) -> None:
+        """Keeps a column as the source has it where float32 may not hold its numbers; whole-number actions stay so."""
+        if any(rounds(part.dtype) and (name != "actions" or part.dtype.kind == "f") for part in parts):
+            self.raw[name] = parts
+
+    def measure(self) -> None:
+        """Finds out what was lost, and says so in the provenance."""
+        self.rounded = {
+            name: losses(parts, chained=name == "observations")
+            for name, parts in self.raw.items()
+            if name != "next_observations"
+        }
+        told = [f"{name}, {loss.short}" for name, found in self.rounded.items() for loss in found]
+        if told:
+            self.provenance["rounded"] = told
 
     def describe(self, description: Description) -> None:
         """Takes over what a description says and the source does not."""
@@ -135,15 +163,25 @@ def from_columns(where: str, columns: Mapping[str, Array], names: Mapping[str, s
         has_truncated=truncated is not None,
         names=dict(names),
     )
+    if names.get("truncated") == "episode_terminals":  # set where an episode ends for whatever reason
+        logged.truncated &= ~logged.terminated
     if logged.next_observations is not None and logged.next_observations.shape != logged.observations.shape:
         width, other = logged.observations.shape[1], logged.next_observations.shape[1]
         raise refusal(at("next_observations"), f"has width {other} where observations has {width}", "log both alike")
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        if name in columns:
+            logged.keep_raw(name, [columns[name] if name != "rewards" else column(at(name), columns[name])])
     _own_extras(logged, columns)
     return logged
 
 
 def vectors(where: str, values: Array) -> Array:
-    """(N, O) float32 from (N, O), or from (N,) as width 1.
+    """`vector_rows` in float32."""
+    return floats(vector_rows(where, values))
+
+
+def vector_rows(where: str, values: Array) -> Array:
+    """(N, O) from (N, O), or from (N,) as width 1, in the type it has.
 
     Raises:
         DatasetError: not numbers, an image or another array of more axes, or too wide.
@@ -159,11 +197,17 @@ def vectors(where: str, values: Array) -> Array:
         values = values[:, None]
     if not 0 < values.shape[1] <= MAX_WIDTH:
         raise refusal(where, f"has width {values.shape[1]:,}", f"widths of 1 to {MAX_WIDTH:,} are read")
-    return floats(values)
+    return values
 
 
 def actions(where: str, values: Array) -> Array:
-    """(N, A) float32 for floating actions, (N,) int64 for whole-number types (discrete actions).
+    """`action_rows` with floating actions in float32."""
+    rows = action_rows(where, values)
+    return floats(rows) if rows.dtype.kind == "f" else rows
+
+
+def action_rows(where: str, values: Array) -> Array:
+    """(N, A) for floating actions, in the type they have; (N,) int64 for whole-number types (discrete actions).
 
     The type decides, never the values: a float file whose actions are all whole numbers is continuous.
 
@@ -174,7 +218,7 @@ def actions(where: str, values: Array) -> Array:
     if values.ndim == 0 or values.ndim > 2:
         raise refusal(where, f"has shape {values.shape}", "actions are (N, A), or (N,) whole numbers")
     if values.dtype.kind == "f":
-        return floats(values if values.ndim == 2 else values[:, None])
+        return values if values.ndim == 2 else values[:, None]
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 2:

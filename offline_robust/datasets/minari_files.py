@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array, read_attribute
-from offline_robust.datasets.logged import Array, Logged, actions, column, flags, floats, vectors
+from offline_robust.datasets.logged import Array, Logged, action_rows, column, flags, floats, vector_rows
 from offline_robust.datasets.problems import FileProblem, Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, flat_space, own_environment, parse_json, read_space
 from offline_robust.environment import flat_actions, flat_observations, flatten, from_gymnasium
@@ -32,7 +32,7 @@ _EPISODE = re.compile(r"episode_(0|[1-9]\d{0,17})")
 
 @dataclass
 class _Episode:
-    """T transitions with T+1 observations."""
+    """T transitions with T+1 observations, numbers in the file's own types."""
 
     label: str
     observations: Array
@@ -202,7 +202,8 @@ def _flat_actions(where: str, values: Array, space: gym.Space[Any] | None) -> Ar
     if isinstance(space, gym.spaces.Box) and (len(space.shape) != 1 or values.dtype.kind != "f"):
         if values.shape[1:] != space.shape:
             raise refusal(where, f"has shape {values.shape[1:]} where the space has {space.shape}", "collect it again")
-        return np.asarray(values.reshape(len(values), -1).astype(np.float32))
+        flat = values.reshape(len(values), -1)
+        return flat if flat.dtype.kind == "f" else flat.astype(np.float32)
     return values
 
 
@@ -212,12 +213,12 @@ def _keep(
     """Shapes one episode and keeps it; findings take the place of an episode that is not one."""
     where = f"{read.where}: {label}"
     try:
-        rewards = floats(column(f"{where}: rewards", fields["rewards"]))
+        rewards = column(f"{where}: rewards", fields["rewards"])
         steps = len(rewards)
         episode = _Episode(
             label,
-            vectors(f"{where}: observations", fields["observations"]),
-            actions(
+            vector_rows(f"{where}: observations", fields["observations"]),
+            action_rows(
                 f"{where}: actions", _flat_actions(f"{where}: actions", fields["actions"], spaces.get("action_space"))
             ),
             rewards,
@@ -248,11 +249,14 @@ def _keep(
 
 
 def _alike(where: str, episode: _Episode, first: _Episode) -> None:
-    """Refuses an episode whose widths or action type differ from the first one's."""
+    """Refuses an episode whose widths differ from the first one's, or whose actions are of another kind."""
     for key in ("observations", "actions"):
-        ours, theirs = getattr(episode, key), getattr(first, key)
-        if ours.shape[1:] != theirs.shape[1:] or ours.dtype != theirs.dtype:
-            what = f"is {ours.dtype} of width {ours.shape[1:]}, {first.label} has {theirs.dtype} {theirs.shape[1:]}"
+        ours, theirs = (
+            (array.shape[1:], "int64" if key == "actions" and array.dtype.kind == "i" else "float32")
+            for array in (getattr(episode, key), getattr(first, key))
+        )
+        if ours != theirs:
+            what = f"is {ours[1]} of width {ours[0]}, {first.label} has {theirs[1]} {theirs[0]}"
             raise refusal(f"{where}: {key}", what, "all episodes need one shape: delete the group or convert it")
 
 
@@ -260,20 +264,26 @@ def _concatenate(logged: Logged, read: _Read) -> None:
     """Joins the episodes; each one's T+1 observations give its T observations and T next observations."""
     episodes = read.episodes
     lengths = np.array([len(episode.rewards) for episode in episodes])
-    total = int(lengths.sum())
-    # Row r of episode k lies at r + k among the joined T+1 observations.
-    rows = np.arange(total) + np.repeat(np.arange(len(episodes)), lengths)
-    joined = np.concatenate([episode.observations for episode in episodes])
+    starts = np.cumsum(lengths) - lengths
+    observations = np.empty((int(lengths.sum()), episodes[0].observations.shape[1]), np.float32)
+    after = np.empty_like(observations)
+    with np.errstate(over="ignore", invalid="ignore"):  # as in `floats`
+        for begin, steps, episode in zip(starts.tolist(), lengths.tolist(), episodes, strict=True):
+            observations[begin : begin + steps] = episode.observations[:-1]
+            after[begin : begin + steps] = episode.observations[1:]
     logged.where = read.where
-    logged.observations, logged.next_observations = joined[rows], joined[rows + 1]
-    logged.actions = np.concatenate([episode.actions for episode in episodes])
-    logged.rewards = np.concatenate([episode.rewards for episode in episodes])
+    logged.observations, logged.next_observations = observations, after
+    actions = np.concatenate([episode.actions for episode in episodes])
+    logged.actions = floats(actions) if actions.dtype.kind == "f" else actions
+    logged.rewards = floats(np.concatenate([episode.rewards for episode in episodes]))
+    for name in ("observations", "actions", "rewards"):
+        logged.keep_raw(name, [getattr(episode, name) for episode in episodes])
     logged.terminated = np.concatenate([episode.terminations for episode in episodes])
     logged.truncated = np.concatenate([episode.truncations for episode in episodes])
     if any(episode.next_valid is not None for episode in episodes):
         masks = [np.ones(len(e.rewards), bool) if e.next_valid is None else e.next_valid for e in episodes]
         logged.next_valid = np.concatenate(masks)
-    logged.starts = np.cumsum(lengths) - lengths
+    logged.starts = starts
     logged.labels = [episode.label for episode in episodes]
     logged.names = {"terminated": "terminations", "truncated": "truncations", "next_observations": "observations"}
     logged.problems += read.problems

@@ -11,16 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from offline_robust.datasets.hdf5 import open_hdf5
+from offline_robust.datasets.hdf5 import links, open_hdf5
 from offline_robust.datasets.minari_files import MAIN, METADATA
 from offline_robust.datasets.problems import one_line, refusal
+from offline_robust.datasets.replay_buffers import is_buffer_file
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 from offline_robust.files import bundled
 from offline_robust.plain_yaml import read_yaml
 
+Kind = Literal["minari", "d4rl", "d3rlpy", "npz", "csv", "parquet", "jsonl"]
+
 RECIPE = "recipe.yaml"
 POLICY = "policy.safetensors"
 HDF5_SUFFIXES = (".hdf5", ".h5")
+FLAT_SUFFIXES: dict[str, Kind] = {
+    ".npz": "npz",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+FILES = ".hdf5, .h5, .npz, .csv, .parquet and .jsonl files"
+"""What is read, in words."""
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".p", ".ckpt", ".joblib", ".dill")
 
 _MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _NAME = re.compile(r"[-\w]+")
@@ -34,7 +48,7 @@ _TEXTS = ("description", "notes", "larger")
 class Location:
     """A source that was found."""
 
-    kind: Literal["minari", "d4rl", "npz"]
+    kind: Kind
     path: Path
 
 
@@ -51,7 +65,7 @@ def locate(source: str | Path) -> Location:
     path = Path(source).expanduser()
     if path.exists():
         return _at(path)
-    if isinstance(source, Path) or path.suffix in (*HDF5_SUFFIXES, ".npz"):
+    if isinstance(source, Path) or path.suffix.lower() in (*HDF5_SUFFIXES, *FLAT_SUFFIXES, *_PICKLES):
         raise DatasetNotFound(f"{path}: no such file or folder")
     if find_recipe(text) is not None:
         return _at(_with_data(text))
@@ -156,16 +170,21 @@ def _at(path: Path) -> Location:
                 return Location("minari", folder)
         if any((folder / MAIN).is_file() for folder in (path, path / "data")):
             raise refusal(str(path), f"holds {MAIN} but no {METADATA}", "copy the whole data folder")
-        raise refusal(str(path), f"holds no {METADATA}", "pass a Minari data folder, an .hdf5 or an .npz file")
-    if path.suffix == ".npz":
-        return Location("npz", path)
-    if path.suffix in HDF5_SUFFIXES:
+        raise refusal(str(path), f"holds no {METADATA}", f"pass a Minari data folder; {FILES} are read too")
+    suffix = path.suffix.lower()
+    if suffix in FLAT_SUFFIXES:
+        return Location(FLAT_SUFFIXES[suffix], path)
+    if suffix in HDF5_SUFFIXES:
         if path.name == MAIN and (path.parent / METADATA).is_file():
             return Location("minari", path.parent)
-        with open_hdf5(path):
-            return Location("d4rl", path)
-    known = ", ".join((*HDF5_SUFFIXES, ".npz"))
-    raise refusal(str(path), f"has the ending '{path.suffix}'", f"{known} files and Minari folders are read")
+        with open_hdf5(path) as root:
+            return Location("d3rlpy" if is_buffer_file(links(root)) else "d4rl", path)
+    what = f"has the ending '{path.suffix[:20]}'"
+    if suffix in _PICKLES:
+        what += ", which is a pickle: opening it could run any code, and it is never opened"
+        mend = "open it where you trust it, and save its arrays with numpy.savez('data.npz', observations=..., actions="
+        raise refusal(str(path), what, mend + "..., rewards=..., terminals=...)")
+    raise refusal(str(path), what, f"{FILES} and Minari folders are read")
 
 
 def _sizes(recipe: Path) -> list[str]:
@@ -211,6 +230,6 @@ def _not_found(name: str, reason: str = "") -> str:
         hub = "pip install 'offline-robust[hub]' downloads Minari ids" if not reason else "check the id and the network"
         ways = f"{hub}; or copy the dataset's folder to {minari_root() / name}"
     else:
-        ways = "give a bundled name, a Minari id like namespace/name-v0, a Minari folder, an .hdf5 or an .npz file"
+        ways = f"give a bundled name, a Minari id like namespace/name-v0, a Minari folder or a path; {FILES} are read"
     hint = nearest(name, known) if known else ""
     return f"dataset '{name}' not found: {searched}{'; ' + reason if reason else ''}{hint}; {ways}"

@@ -178,8 +178,8 @@ def infer_observation_space(width: int) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
 
-def infer_action_space(where: str, actions: NDArray[Any]) -> Spaces:
-    """The box that the data span, or as many discrete actions as the largest one needs.
+def infer_action_space(where: str, actions: NDArray[Any], least: int = 0) -> Spaces:
+    """The box that the data span, or as many discrete actions as the largest one needs, and ``least`` at least.
 
     Raises:
         DatasetError: a discrete action is negative or absurdly large.
@@ -189,7 +189,7 @@ def infer_action_space(where: str, actions: NDArray[Any]) -> Spaces:
         if low < 0 or high >= MAX_ACTIONS:
             row = int(actions.argmin() if low < 0 else actions.argmax())
             raise refusal(where, f"row {row:,} holds {actions[row]}", "discrete actions count from 0; or give env_id")
-        return gym.spaces.Discrete(high + 1)
+        return gym.spaces.Discrete(max(high + 1, least))
     # Not finite: reported by the checks; the space must exist for them to run.
     finite = np.where(np.isfinite(actions), actions, 0.0)
     return gym.spaces.Box(finite.min(axis=0), finite.max(axis=0), dtype=np.float32)

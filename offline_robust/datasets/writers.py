@@ -7,6 +7,7 @@ observations, episode starts) goes under our own prefix, which other readers pas
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -26,6 +27,7 @@ from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
 
 Format = Literal["minari", "d4rl", "npz"]
+Exact = Mapping[str, NDArray[Any]] | None
 
 # Readable by every HDF5 from 1.10 on, and a fifth smaller than the oldest layout for many small groups.
 _LIBVER = ("v108", "v110")
@@ -41,6 +43,7 @@ def write_minari(
     description: str | None = None,
     overwrite: bool = False,
     collection: Mapping[str, Any] | None = None,
+    exact: Exact = None,
     **metadata: Any,
 ) -> Path:
     """Writes ``folder/data`` in Minari's HDF5 layout; ``minari.MinariDataset(folder / "data")`` opens it.
@@ -52,6 +55,7 @@ def write_minari(
         description: free text for Minari's listing.
         overwrite: replace an existing ``folder/data``.
         collection: how the data were made, as plain values; it is read back into the provenance.
+        exact: arrays to write in place of the dataset's, which float32 does not hold (`assemble.exact_columns`).
         metadata: further fields of metadata.json (``author``, ``algorithm_name``, ``code_permalink``, ...).
 
     Returns:
@@ -62,7 +66,7 @@ def write_minari(
     """
     data = Path(folder) / "data"
     _refuse_existing(data, overwrite)
-    arrays, environment = _arrays(dataset), dataset.environment
+    arrays, environment = _arrays(dataset, exact), dataset.environment
     arrays["actions"] = _logged_actions(dataset, arrays["actions"])
     action_space = environment.action_space if environment is not None else None
     starts = _starts(arrays["episode"])
@@ -72,6 +76,7 @@ def write_minari(
             f"{data}: row {jump:,} has a next observation that is not the next row's observation, which Minari's "
             "layout cannot hold: write .hdf5 or .npz instead"
         )
+    spec = _env_spec(dataset)
     about = {
         "total_episodes": len(starts),
         "total_steps": len(dataset),
@@ -79,7 +84,7 @@ def write_minari(
         "jpeg_encoding": False,
         "observation_space": encode_space(dataset.observation_space),
         "action_space": encode_space(action_space or dataset.action_space),
-        **({"env_spec": _env_spec(dataset)} if _env_spec(dataset) else {}),
+        **({"env_spec": spec} if spec else {}),
         "dataset_id": dataset_id or dataset.provenance.get("dataset_id") or f"{Path(folder).resolve().name}-v0",
         "minari_version": _MINARI_VERSION,
         **({"description": description} if description else {}),
@@ -101,8 +106,8 @@ def write_minari(
     return data
 
 
-def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes one HDF5 file in D4RL's layout.
+def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
+    """Writes one HDF5 file in D4RL's layout; ``exact`` as in `write_minari`.
 
     ``next_observations`` is left out where it would say no more than the rows that follow, as in early D4RL files.
 
@@ -112,13 +117,13 @@ def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool 
     path = Path(path)
     _refuse_existing(path, overwrite)
     with replacing(path) as aside, h5py.File(aside, "w", libver=_LIBVER) as file:
-        for name, values in _flat_columns(dataset).items():
+        for name, values in _flat_columns(dataset, exact).items():
             file.create_dataset(name, data=values, track_times=False)
     return path
 
 
-def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes one npz archive with D4RL's names; ``numpy.load`` reads it without pickle.
+def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
+    """Writes one npz archive with D4RL's names; ``numpy.load`` reads it without pickle; ``exact`` as in `write_minari`.
 
     Raises:
         DatasetError: the target exists.
@@ -126,7 +131,7 @@ def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool =
     path = Path(path)
     _refuse_existing(path, overwrite)
     with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in _flat_columns(dataset).items():
+        for name, values in _flat_columns(dataset, exact).items():
             buffer = BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
             # A fixed moment: the archive's bytes depend on nothing but the data.
@@ -153,13 +158,18 @@ def target_format(target: str | Path, to: str | None = None) -> Format:
 
 
 def write_dataset(
-    dataset: TransitionDataset, target: str | Path, *, to: str | None = None, overwrite: bool = False
+    dataset: TransitionDataset,
+    target: str | Path,
+    *,
+    to: str | None = None,
+    overwrite: bool = False,
+    exact: Exact = None,
 ) -> Path:
     """Writes a dataset in the format that the target's ending or ``to`` names (`target_format`)."""
     form = target_format(target, to)
     if form == "minari":
-        return write_minari(dataset, target, overwrite=overwrite)
-    return (write_d4rl if form == "d4rl" else write_npz)(dataset, target, overwrite=overwrite)
+        return write_minari(dataset, target, overwrite=overwrite, exact=exact)
+    return (write_d4rl if form == "d4rl" else write_npz)(dataset, target, overwrite=overwrite, exact=exact)
 
 
 def _write_episode(group: h5py.Group, number: int, arrays: Mapping[str, NDArray[Any]], begin: int, end: int) -> None:
@@ -180,9 +190,9 @@ def _write_episode(group: h5py.Group, number: int, arrays: Mapping[str, NDArray[
         group.create_dataset(name, data=values, track_times=False)
 
 
-def _flat_columns(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
+def _flat_columns(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
     """D4RL's arrays and our own additions, by key."""
-    arrays = _arrays(dataset)
+    arrays = _arrays(dataset, exact)
     valid = arrays["next_valid"]
     last = np.r_[np.diff(arrays["episode"]) != 0, True]
     columns = {
@@ -202,11 +212,11 @@ def _flat_columns(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _arrays(dataset: TransitionDataset) -> dict[str, NDArray[Any]]:
+def _arrays(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
     """The tensors as arrays; fillers become the row's own observation, so that equal data give equal bytes."""
     names = ("observations", "actions", "rewards", "terminated", "truncated", "next_valid", "episode")
-    arrays = {name: getattr(dataset, name).cpu().numpy() for name in names}
-    after = dataset.next_observations.cpu().numpy()
+    arrays = {name: getattr(dataset, name).cpu().numpy() for name in names} | dict(exact or {})
+    after = arrays.get("next_observations", dataset.next_observations.cpu().numpy())
     arrays["next_observations"] = np.where(arrays["next_valid"][:, None], after, arrays["observations"])
     return arrays
 
@@ -226,12 +236,23 @@ def _jumps(arrays: Mapping[str, NDArray[Any]]) -> int | None:
 def _env_spec(dataset: TransitionDataset) -> str | None:
     """Gymnasium's JSON for a registered environment, which is what `recover_environment` of Minari needs.
 
-    Observations that are kept flat say so by a FlattenObservation around the environment.
+    Observations that are kept flat say so by a FlattenObservation around the environment. None, with a warning, where
+    the environment has no JSON (it was registered with a class or a function, or with keywords that JSON does not
+    hold): `offline_robust` in metadata.json names it all the same.
     """
     environment = dataset.environment
     if environment is None or environment.id not in gym.registry:
         return None
-    content = json.loads(gym.spec(environment.id).to_json())
+    try:
+        content = json.loads(gym.spec(environment.id).to_json())
+    except Exception as error:  # Gymnasium raises several kinds, for whatever it meets in the registration
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(
+            f"{environment.id}: written without env_spec, for Gymnasium cannot put its registration into JSON "
+            f"({reason}); register it as 'module:Class', and Minari's recover_environment works too",
+            stacklevel=3,
+        )
+        return None
     content["kwargs"] = {**content.get("kwargs", {}), **environment.kwargs}
     if environment.step_limit is not None:
         content["max_episode_steps"] = environment.step_limit or None
@@ -255,7 +276,9 @@ def _logged_actions(dataset: TransitionDataset, actions: NDArray[Any]) -> NDArra
     if isinstance(space, gym.spaces.Discrete):
         return np.asarray(actions + int(space.start))
     if isinstance(space, gym.spaces.Box) and space != dataset.action_space:
-        return np.asarray(actions.reshape(len(actions), *space.shape).astype(space.dtype))
+        shaped = actions.reshape(len(actions), *space.shape)
+        wider = shaped.dtype == np.float64 and space.dtype is not None and space.dtype.kind == "f"
+        return shaped if wider else np.asarray(shaped.astype(space.dtype))
     return actions
 
 

@@ -15,6 +15,7 @@ from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import Perturbation
 from offline_robust.envs.systems import System, open_physics, perturb
 from offline_robust.envs.systems import system as describe
+from offline_robust.errors import EvaluationError
 
 StepResult = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Observations (N, O), rewards (N,), terminated (N,), truncated (N,)."""
@@ -67,6 +68,7 @@ class GymnasiumBatch:
 
     def __init__(self, system: System, episodes: Sequence[Acting]) -> None:
         self._envs = [make_flat(system.environment) for _ in episodes]
+        self._name = system.env_id
         self._physics = [open_physics(env, system.env_id) for env in self._envs]
         self._episodes = [tuple(own) for own in episodes]
         for physics, own in zip(self._physics, self._episodes, strict=True):
@@ -95,7 +97,9 @@ class GymnasiumBatch:
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
         for row in np.flatnonzero(self.live).tolist():
             step = self._use(row, self._envs[row].step, actions[row])
-            self._observations[row], rewards[row], terminated[row], truncated[row] = step[:4]
+            self._observations[row] = step[0]
+            rewards[row] = self._one("reward", step[1])
+            terminated[row], truncated[row] = self._one("terminated", step[2]), self._one("truncated", step[3])
         self.live &= ~(terminated | truncated)
         return self._observations.copy(), rewards, terminated, truncated
 
@@ -109,6 +113,16 @@ class GymnasiumBatch:
         """Closes every copy."""
         for env in self._envs:
             env.close()  # type: ignore[no-untyped-call]
+
+    def _one(self, name: str, value: Any) -> Any:
+        """A number, also where an environment wraps it in an array of one."""
+        if isinstance(value, float | int | np.number | np.bool_):
+            return value
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "fiub":
+            shown = f"{array.dtype} of shape {array.shape}" if array.dtype.kind in "fiub" else f"{value!r:.40}"
+            raise EvaluationError(f"{self._name}: step returns {shown} as {name}, where one number is needed")
+        return array.item()
 
     def _use(self, row: int, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """One reset or step of a copy, with its own physics in place for that long."""

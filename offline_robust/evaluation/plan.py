@@ -27,6 +27,7 @@ from offline_robust.envs import (
     without_effect,
 )
 from offline_robust.errors import EvaluationError
+from offline_robust.evaluation.acting import acting, check_spaces
 from offline_robust.networks import PolicySpec
 
 _STARTS = zlib.crc32(b"evaluation starts")
@@ -119,8 +120,8 @@ def environment_for(
 
 
 def _check_policy(policy: Any, of: System) -> None:
-    if not callable(getattr(policy, "act", policy)):
-        raise EvaluationError(f"a policy is a function or has .act(observations), got {type(policy).__name__}")
+    _ = acting(policy)
+    check_spaces(policy, str(of.environment), of.observation_space, of.action_space)
     spec = getattr(policy, "spec", None)
     if not isinstance(spec, PolicySpec):
         return

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,6 +24,7 @@ from offline_robust.envs import (
     make_batch,
 )
 from offline_robust.errors import EvaluationError
+from offline_robust.evaluation.acting import Act, Acting, Predicting, acting
 from offline_robust.evaluation.cells import Cells, Columns
 from offline_robust.evaluation.plan import Plan, describe, environment_for, make_plan
 from offline_robust.evaluation.results import Results, results_frame
@@ -32,21 +33,13 @@ from offline_robust.networks import Policy
 _ROWS = 512
 """Episodes that run in one batch, about."""
 
-Act = Callable[[NDArray[Any]], Any]
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, label)`` before each batch of conditions and once at the end; first of all, where
 some were there already, with words that say so in place of a label."""
 
 
-class Acting(Protocol):
-    """What evaluation needs of a policy."""
-
-    def act(self, observations: NDArray[Any]) -> Any:
-        """Actions (N, A), or (N,) of integers, for observations (N, O)."""
-
-
 def evaluate(
-    policy: Acting | Act,
+    policy: Acting | Predicting | Act,
     env: str | EnvironmentSpec | None = None,
     *,
     suite: Suite | str | None = None,
@@ -69,8 +62,9 @@ def evaluate(
     sums of the environment's own reward, whatever noise the policy was shown.
 
     Args:
-        policy: anything with ``act(observations) -> actions``, or a plain function; called once per step with all
-            episodes of a condition (N, O), the ended ones included with their last observation.
+        policy: anything with ``act(observations) -> actions`` or ``predict`` (a model of Stable-Baselines3, asked for
+            deterministic actions; d3rlpy's), or a plain function; called once per step with all episodes of a
+            condition (N, O), the ended ones included with their last observation.
         env: the environment, an id or an `EnvironmentSpec`; None, and an id alone that is the policy's own, mean the
             one the policy was made for, with its keyword arguments, limit and wrappers. Observations that Gymnasium can
             flatten reach the policy as vectors.
@@ -142,7 +136,7 @@ def _run(
     policy: Any, plan: Plan, seed: int, max_steps: int | None, kept: Cells | None, progress: Progress | None
 ) -> list[Columns]:
     """What every condition of the plan gave, in its order; those that are kept are not run again."""
-    act: Act = getattr(policy, "act", policy)
+    act = acting(policy)
     conditions = plan.conditions
     columns = kept.read(conditions) if kept else {}
     if progress and columns:
