@@ -18,7 +18,8 @@ from offline_robust.cli.options import EnvOfData, Import
 from offline_robust.cli.tables import plain_table, wide_console
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
 from offline_robust.collection.recipes import recipe_file
-from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
+from offline_robust.datasets import bundled_names, convert, describe, load_dataset
+from offline_robust.datasets.load import examine
 from offline_robust.datasets.sources import bundled_data, made_folder, minari_ids
 from offline_robust.errors import ConfigError
 
@@ -99,10 +100,12 @@ def check_source(
 ) -> None:
     """Everything that is wrong or worth knowing, with row numbers. Leaves with 2 when the data do not load."""
     with _working(f"reading {source}", quiet):
-        problems = check(source, env=env)
+        problems, agreement = examine(source, env=env)
     errors = sum(problem.severity == "error" for problem in problems)
     if as_json:
-        _print_json({"source": source, "errors": errors, "problems": [problem.as_dict() for problem in problems]})
+        listed = [problem.as_dict() for problem in problems]
+        compared = None if agreement is None else str(agreement)
+        _print_json({"source": source, "errors": errors, "problems": listed, "environment": compared})
     elif not quiet:
         console = Console()
         if problems:
@@ -113,6 +116,8 @@ def check_source(
                 table.add_row(f"[{colour}]{problem.severity}[/]", *words)
             console.print(table)
         console.print(f"{errors} errors, {len(problems) - errors} warnings")
+        if agreement is not None:
+            console.print(str(agreement), markup=False, highlight=False, soft_wrap=True)
     if errors:
         raise typer.Exit(2)
 

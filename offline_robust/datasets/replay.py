@@ -71,7 +71,8 @@ def replay(logged: Logged) -> Agreement:
     except EnvironmentMissing as error:
         return Agreement(0, str(error))
     except EvaluationError as error:
-        return Agreement(0, str(error), findings=[Problem("warning", logged.where, str(error), "evaluation refuses it")])
+        found = Problem("warning", logged.where, str(error), "evaluation refuses it")
+        return Agreement(0, str(error), findings=[found])
     try:
         if env.observation_space.shape != logged.observations.shape[1:]:
             return Agreement(0, "its observations have another width")  # which the checks tell
@@ -80,11 +81,14 @@ def replay(logged: Logged) -> Agreement:
         setter = None
         if all(wrapper.name in _STATE_KEEPING for wrapper in spec.wrappers):
             setter = _setter(env)
-        return _from_states(logged, env, setter) if setter else Agreement(0, "neither seeds nor observations tell states")
+        if setter is None:
+            return Agreement(0, "neither seeds nor observations tell the states")
+        return _from_states(logged, env, setter)
     except Exception as error:  # the environment's own code, at states and actions of its data
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         what = f"{spec.id} fails when the data's own steps are taken again ({said})"
-        return Agreement(0, said, findings=[Problem("warning", logged.where, what, "is it the environment of the data?")])
+        found = Problem("warning", logged.where, what, "is it the environment of the data?")
+        return Agreement(0, said, findings=[found])
     finally:
         env.close()  # type: ignore[no-untyped-call]
 
@@ -171,7 +175,8 @@ def _compared(logged: Logged, rows: list[int], seen: list[Array], rewards: list[
         findings.append(Problem("warning", logged.where, f"{what} ({how}, {len(rows)} steps)", mend, tuple(rows[:9])))
     if reward > _AGREE:
         k = int(np.argmax(np.abs(np.array(rewards) - logged.rewards[at])))
-        what = f"rewards differ: {logged.place(rows[k])} logs {logged.rewards[rows[k]]:g}, the environment {rewards[k]:g}"
+        pays = f"{logged.rewards[rows[k]]:g} in the data and {rewards[k]:g} in the environment"
+        what = f"rewards differ: {logged.place(rows[k])} has {pays}"
         findings.append(Problem("warning", logged.where, f"{what} ({how}, {len(rows)} steps)", mend, tuple(rows[:9])))
     return Agreement(len(rows), how, float(by_dimension.max()), reward, findings)
 
@@ -188,8 +193,8 @@ def _setter(env: Env) -> SetState | None:
     qpos, qvel = np.array(inner.data.qpos), np.array(inner.data.qvel)
     for hidden in range(3):  # leading positions that robots on a plane leave out, for nothing depends on them
         places, speeds = len(qpos) - hidden, len(qpos) - hidden + len(qvel)
-        shown = len(first) >= speeds and np.array_equal(first[:places].astype(np.float32), qpos[hidden:].astype(np.float32))
-        if shown and np.array_equal(first[places:speeds].astype(np.float32), qvel.astype(np.float32)):
+        told = np.concatenate([qpos[hidden:], qvel]).astype(np.float32)
+        if len(first) >= speeds and np.array_equal(first[:speeds].astype(np.float32), told):
             return lambda robot, seen: _set_robot(robot, seen, hidden, places, speeds)
     return None
 
