@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from offline_robust.cli.tables import plain_table, wide_console
+from offline_robust.cli.output import Console, Table, Text, bars, plain_table, spinner, wide_console
+from offline_robust.cli.output import out as stdout
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
 from offline_robust.collection.recipes import recipe_file
 from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
@@ -42,11 +39,11 @@ def list_datasets(as_json: Json = False) -> None:
     table.columns[1].no_wrap = table.columns[2].no_wrap = True
     for row in rows:
         size = f"{row['transitions']:,}" if "transitions" in row else ""
-        table.add_row(*(escape(cell) for cell in (row["name"], row["data"], size, row.get("description", ""))))
+        table.add_row(row["name"], row["data"], size, row.get("description", ""))
     console = wide_console()
     console.print(table)
     if any(row["data"] == "on demand" for row in rows):
-        console.print("on demand: make it with offline-robust data collect NAME", highlight=False)
+        console.say("on demand: make it with offline-robust data collect NAME")
 
 
 def _known(name: str) -> dict[str, Any]:
@@ -68,15 +65,15 @@ def _known(name: str) -> dict[str, Any]:
 @app.command()
 def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
     """Sizes, returns, ends, statistics per dimension, and how much of the action space the data cover."""
-    with _working(f"reading {source}"):
+    with spinner(f"reading {source}"):
         content = describe(load_dataset(source, env_id=env_id))
     if as_json:
         _print_json(content)
         return
     console = Console()
-    summary = Table("what", "value", title=escape(source))
+    summary = Table("what", "value", title=source)
     for key in ("env_id", "env_kwargs", "transitions", "episodes", "observation_space", "action_space"):
-        summary.add_row(key, escape(f"{content[key]:,}" if isinstance(content[key], int) else str(content[key])))
+        summary.add_row(key, f"{content[key]:,}" if isinstance(content[key], int) else str(content[key]))
     summary.add_row("memory", f"{content['memory_bytes'] / 1e6:,.1f} MB")
     for key in ("returns", "episode_lengths"):
         spread = content[key]
@@ -85,7 +82,7 @@ def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
     summary.add_row("episodes end", ends)
     summary.add_row("rows without next observation", f"{content['rows_without_next_observation']:,}")
     for key, value in content["provenance"].items():
-        summary.add_row(key, escape(str(value)))
+        summary.add_row(key, str(value))
     summary.add_row("fingerprint", content["fingerprint"])
     console.print(summary)
     console.print(_dimension_table("observations", content["observations"], content["one_step_change_std"]))
@@ -95,7 +92,7 @@ def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
 @app.command("check")
 def check_source(source: Source, env_id: EnvId = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Everything that is wrong or worth knowing, with row numbers. Leaves with 2 when the data do not load."""
-    with _working(f"reading {source}", quiet):
+    with spinner(f"reading {source}", quiet):
         problems = check(source, env_id=env_id)
     errors = sum(problem.severity == "error" for problem in problems)
     if as_json:
@@ -106,8 +103,7 @@ def check_source(source: Source, env_id: EnvId = None, as_json: Json = False, qu
             table = Table("severity", "where", "what", "how to mend")
             for problem in problems:
                 colour = "red" if problem.severity == "error" else "yellow"
-                words = (escape(text) for text in (problem.where, problem.what, problem.mend))
-                table.add_row(f"[{colour}]{problem.severity}[/]", *words)
+                table.add_row(Text(problem.severity, colour), problem.where, problem.what, problem.mend)
             console.print(table)
         console.print(f"{errors} errors, {len(problems) - errors} warnings")
     if errors:
@@ -161,7 +157,7 @@ def convert_source(
     quiet: Quiet = False,
 ) -> None:
     """Converts between Minari, D4RL's HDF5 and npz; there and back is exact."""
-    with _working(f"converting {source}", quiet):
+    with spinner(f"converting {source}", quiet):
         written = convert(source, target, to=to, overwrite=overwrite)
         dataset = load_dataset(written, cache=False)
     _done(written, dataset.fingerprint, len(dataset), as_json, quiet)
@@ -171,7 +167,7 @@ def _done(path: Path, fingerprint: str, rows: int, as_json: bool, quiet: bool) -
     if as_json:
         _print_json({"path": str(path), "transitions": rows, "fingerprint": fingerprint})
     elif not quiet:
-        typer.echo(f"{path}: {rows:,} transitions, fingerprint {fingerprint[:16]}")
+        stdout.say(f"{path}: {rows:,} transitions, fingerprint {fingerprint[:16]}")
 
 
 def _range(spread: dict[str, float]) -> str:
@@ -205,21 +201,8 @@ def _print_json(content: Any) -> None:
 
 
 @contextmanager
-def _working(text: str, quiet: bool = False) -> Iterator[None]:
-    """A spinner on stderr while something of unknown length runs; silent when stderr is not a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield
-        return
-    with console.status(escape(text)):
-        yield
-
-
-@contextmanager
 def _bar(text: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; silent when stderr is not a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task(escape(text), total=total)
+    with bars(quiet) as progress:
+        task = progress.add_task(text, total=total)
         yield lambda done: progress.update(task, completed=done)

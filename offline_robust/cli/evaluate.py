@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.errors import ConfigError
@@ -34,7 +34,6 @@ Score = Annotated[
 ]
 EvaluationSeed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of start states and noise.")]
 
-_out = Console()
 _YAML = (".yaml", ".yml")
 
 
@@ -256,8 +255,8 @@ def _evaluate_and_report(
         content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}
         print(json.dumps(content | ({"score": asdict(reference)} if reference else {}), indent=2, default=str))
     elif not quiet:
-        _out.print(summary_table(results, reference), highlight=False, markup=False, soft_wrap=True)
-        _out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+        stdout.say(summary_table(results, reference))
+        stdout.say(f"report: {path}")
 
 
 def _records(results: Any, score: Any = None) -> list[dict[str, Any]]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from offline_robust.cli import catalogue, data, evaluate, sweep
+from offline_robust.cli.output import err
+from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
 from offline_robust.errors import UserError
 
@@ -39,8 +40,6 @@ Score = Annotated[
         metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
     ),
 ]
-
-_out, _err = Console(), Console(stderr=True)
 
 # Typer brings a click of its own from 0.2x on and used the package before: Typer's own names fit both.
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -71,13 +70,8 @@ def train(
         _print_json({"run": str(run.folder), "meta": run.meta})
     elif not quiet:
         minutes, speed = run.meta.get("training_minutes"), run.meta.get("updates_per_s")
-        _out.print(
-            f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False, soft_wrap=True)
+        stdout.say(f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}")
+        stdout.say(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}")
 
 
 @app.command()
@@ -87,7 +81,7 @@ def report(
     """Write report.html anew from the results in a folder, with the scores it had or those that are named now."""
     from offline_robust.experiments.comparison import rewrite_report
 
-    _out.print(f"report: {rewrite_report(folder, score)}", highlight=False)
+    stdout.say(f"report: {rewrite_report(folder, score)}")
 
 
 @app.command()
@@ -104,7 +98,7 @@ def bench(
     if as_json:
         _print_json(figures)
     else:
-        _out.print(benchmarks.table(figures), highlight=False)
+        stdout.say(benchmarks.table(figures))
 
 
 @app.command()
@@ -117,9 +111,9 @@ def doctor(as_json: Json = False) -> None:
         _print_json(facts)
         return
     for section, values in facts.items():
-        _out.print(f"[bold]{section}[/bold]")
+        stdout.say(section, style="bold")
         for key, value in values.items():
-            _out.print(f"  {key:<16} {value}", highlight=False, markup=False)
+            stdout.say(f"  {key:<16} {value}")
 
 
 def main() -> None:
@@ -149,7 +143,7 @@ def _print_json(content: Any) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    _err.print(f"error: {_one_line(message)}", style="red", highlight=False, markup=False, soft_wrap=True)
+    err.say(f"error: {_one_line(message)}", style="red")
     sys.exit(status)
 
 
@@ -171,4 +165,4 @@ def _one_line(message: str) -> str:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    _err.print(f"warning: {_one_line(str(message))}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    err.say(f"warning: {_one_line(str(message))}", style="yellow")
