@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,9 @@ class RunConfig(_Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""
-        return self.model_dump(mode="json")
+        # Not pydantic's mode="json": it makes null of the infinite limits that environments take.
+        values: dict[str, Any] = _plain(self.model_dump(), "config")
+        return values
 
     def to_yaml(self) -> str:
         """The resolved configuration."""
@@ -129,6 +132,11 @@ def load_learner(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
         _set(plain, key, value)
     config: LearnerConfig = _part(plain.get("learner"), _learners(), "config", "learner")
     return config
+
+
+def alike(before: Any, now: Any) -> bool:
+    """Whether two plain values say the same; a NaN says what a NaN says."""
+    return bool(before == now) or json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from offline_robust.errors import ConfigError, UserError
-from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.sweep import digest
 from offline_robust.files import write_json, write_text
 
@@ -60,7 +60,7 @@ def refuse_another(folder: Path, config: RunConfig) -> None:
         return
     before, now = (_flat(values.to_dict()) for values in (load_config(folder / "config.yaml"), config))
     for key in sorted(before.keys() | now.keys()):
-        if key.partition(".")[0] not in ("evaluation", "wandb") and before.get(key) != now.get(key):
+        if key.partition(".")[0] not in ("evaluation", "wandb") and not alike(before.get(key), now.get(key)):
             raise ConfigError(
                 f"{folder}: holds a run with {key}={str(before.get(key))[:80]}, not {str(now.get(key))[:80]}; choose "
                 "another --out"

@@ -19,7 +19,7 @@ from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner
 from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
-from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.metrics import MetricsFile, WandbRun, require_wandb
 from offline_robust.experiments.run import Run, environment_facts, label_of, peak_memory
 from offline_robust.files import write_json, write_text
@@ -356,10 +356,10 @@ def _require_same(config: RunConfig, folder: Path) -> None:
     before = load_config(folder / "config.yaml").to_dict()
     now = config.to_dict()
     for section in now:
-        if section in ("wandb", "evaluation") or before[section] == now[section]:
+        if section in ("wandb", "evaluation") or alike(before[section], now[section]):
             continue
         was, asked = before[section], now[section]
         if isinstance(was, dict) and isinstance(asked, dict):
-            key = next(k for k in asked if was.get(k) != asked[k]) if was.keys() >= asked.keys() else "name"
+            key = next(k for k in asked if not alike(was.get(k), asked[k])) if was.keys() >= asked.keys() else "name"
             section, was, asked = f"{section}.{key}", was.get(key), asked.get(key)
         raise ConfigError(f"{folder}: cannot resume: {section} was {was!r} and is now {asked!r}")
