@@ -67,7 +67,7 @@ def test_bars_of_a_sweep(terminal: None, capsys, monkeypatch) -> None:
     class State:
         state, total, done, phase = "running", 2, 1, "[/train]"
 
-        class cell:  # noqa: N801 - stands for an attribute
+        class cell:
             name = "seed=0[/b]"
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

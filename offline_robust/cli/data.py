@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offline_robust.cli.arguments import counted, measured
 from offline_robust.cli.output import Console, Table, Text, bars, plain_table, spinner, wide_console
 from offline_robust.cli.output import out as stdout
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
@@ -118,11 +119,14 @@ def collect(
         str | None, typer.Option(help="In place of NAME: a policy file, a run's folder, a bundled policy, or 'random'.")
     ] = None,
     env: Annotated[str | None, typer.Option(help="With --policy: the environment. Default: the policy's own.")] = None,
-    transitions: Annotated[int, typer.Option(help="With --policy: rows.")] = 100_000,
-    epsilon: Annotated[float, typer.Option(help="With --policy: probability of a uniform action, each step.")] = 0.0,
+    transitions: Annotated[int, counted(1, "With --policy: rows.")] = 100_000,
+    epsilon: Annotated[
+        float,
+        measured(0.0, 1.0, "With --policy: probability of a uniform action, each step."),
+    ] = 0.0,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="With --policy: draw its actions.")] = False,
     perturb: Annotated[list[str] | None, typer.Option(help="With --policy: physics, as in ctrlrange=0.85.")] = None,
-    seed: Annotated[int, typer.Option(help="With --policy: of start states and exploration.")] = 0,
+    seed: Annotated[int, counted(0, "With --policy: of start states and exploration.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from offline_robust import numerals
+from offline_robust.cli.arguments import counted
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
@@ -24,7 +26,7 @@ Perturb = Annotated[
     list[str] | None,
     typer.Option(help="PARAMETER=START:STOP:COUNT or PARAMETER=A,B,C; several form a grid."),
 ]
-Episodes = Annotated[int | None, typer.Option(min=1, help="Episodes for each condition. Default: the run's own.")]
+Episodes = Annotated[int | None, counted(1, "Episodes for each condition. Default: the run's own.")]
 Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Default: the run's own.")]
 Score = Annotated[
     str | None,
@@ -32,7 +34,7 @@ Score = Annotated[
         metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
     ),
 ]
-EvaluationSeed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of start states and noise.")]
+EvaluationSeed = Annotated[int | None, counted(0, "Seed of start states and noise.")]
 
 _YAML = (".yaml", ".yml")
 
@@ -84,7 +86,8 @@ def compare(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="How many seeds, or a list: 5, or 0,3,7. Default: 5.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Updates of every learner. Default: each one's configuration.")
+        int | None,
+        counted(1, "Updates of every learner. Default: each one's configuration."),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for every learner.")] = None,
     suite: SuiteName = None,
@@ -157,9 +160,9 @@ def _comparison_values(
         values["learners"] = [name.strip() for name in learners.split(",") if name.strip()]
     if seeds:
         try:
-            numbers = [int(text) for text in seeds.split(",") if text.strip()]
-        except ValueError:
-            raise ConfigError(f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7") from None
+            numbers = [numerals.whole(text) for text in seeds.split(",") if text.strip()]
+        except ValueError as problem:
+            raise ConfigError(f"--seeds {seeds[:80]}: {problem}; give how many, or a list, as 5 or 0,3,7") from None
         if not numbers:
             raise ConfigError(f"--seeds {seeds[:80]!r}: expected a number of seeds or a list, as 5 or 0,3,7")
         values["seeds"] = numbers if "," in seeds else numbers[0]

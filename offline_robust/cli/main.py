@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from offline_robust.cli import catalogue, data, evaluate, sweep
+from offline_robust.cli.arguments import counted
 from offline_robust.cli.output import err
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
@@ -52,7 +53,7 @@ _STOPPED = 130
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a bundled name such as dr_sac/pendulum.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for example learner.delta=0.3.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training. Default: the config's.")] = None,
+    seed: Annotated[int | None, counted(0, "Seed of the training. Default: the config's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
     quiet: Quiet = False,
@@ -87,8 +88,8 @@ def report(
 @app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="updates, loading or all.")] = "all",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median of each is reported.")] = 5,
+    threads: Annotated[int, counted(1, "CPU threads.")] = 2,
+    rounds: Annotated[int, counted(1, "Interleaved rounds; the median of each is reported.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Measure speed side by side, in one run: updates of the learners and of d3rlpy's SAC; loading of many episodes."""

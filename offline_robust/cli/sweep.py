@@ -13,11 +13,15 @@ from typing import Annotated, Any
 
 import typer
 
+from offline_robust.cli.arguments import counted
 from offline_robust.cli.output import TaskID, bars, err
 from offline_robust.cli.output import out as stdout
 
 EngineName = Annotated[str, typer.Option("--engine", help="local: processes here. ray: tasks of a Ray cluster.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once. Default: as many as there are cores for.")]
+Jobs = Annotated[
+    int | None,
+    counted(1, "Runs at once. Default: as many as there are cores for."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; write nothing.")]
 Wandb = Annotated[
     str | None, typer.Option("--wandb", metavar="MODE", help="disabled, auto, offline or online, for every run.")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from offline_robust.collection.cards import dataset_card
 from offline_robust.collection.collect import Progress, collect
@@ -23,6 +22,7 @@ from offline_robust.datasets.transitions import TENSORS
 from offline_robust.errors import DatasetError
 from offline_robust.files import write_text
 from offline_robust.networks import Policy, load_policy
+from offline_robust.plain_yaml import dump_yaml
 
 _PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
 
@@ -163,7 +163,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     kept = _with_policies_beside(recipe, files, folder)
     if not (folder / RECIPE).is_file() or load_recipe(folder / RECIPE) != kept:
-        text = yaml.safe_dump(kept.model_dump(exclude_unset=True), sort_keys=False, width=100, allow_unicode=True)
+        text = dump_yaml(kept.model_dump(exclude_unset=True), width=100, allow_unicode=True)
         write_text(folder / RECIPE, text)
     write_text(folder / "card.md", dataset_card(kept, dataset, collection))
     write_minari(

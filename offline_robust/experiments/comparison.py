@@ -100,7 +100,7 @@ def evaluate_run(
         EvaluationError: the suite or perturbation does not fit the environment, or there is no environment.
     """
     env_id = env or run.env_id
-    settings, name = _settings(run), _name(run)
+    settings, name = _settings(run), run.name
     if env_id is None:
         raise EvaluationError(f"{name}: its data name no environment; name one with --env")
     env_kwargs = dict(run.config.env_kwargs if isinstance(run, Run) else run.env_kwargs)
@@ -218,10 +218,6 @@ def _flat(config: RunConfig) -> dict[str, object]:
 
 def _settings(run: Run | PolicyFile) -> EvaluationConfig:
     return run.config.evaluation if isinstance(run, Run) else run.evaluation
-
-
-def _name(run: Run | PolicyFile) -> str:
-    return run.folder.name if isinstance(run, Run) else run.name
 
 
 def _keeps_cells(policy: object) -> bool:

@@ -17,7 +17,7 @@ from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, VAEConfig
-from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader
+from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader, dump_yaml
 
 _MAX_BYTES = 200_000
 
@@ -101,7 +101,7 @@ class RunConfig(_Frozen):
 
     def to_yaml(self) -> str:
         """The resolved configuration."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:

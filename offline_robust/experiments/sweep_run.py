@@ -11,8 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from offline_robust.datasets.sources import locate
 from offline_robust.errors import ConfigError, DatasetError, EvaluationError
 from offline_robust.evaluation import Results, score_reference
@@ -24,6 +22,7 @@ from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lin
 from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
 from offline_robust.files import write_json, write_text
+from offline_robust.plain_yaml import dump_yaml
 
 RUNS, INDEX, SWEEP, _TURN = "runs", "cells.json", "sweep.yaml", ".lock"
 AGENT = "WANDB_SWEEP_ID"
@@ -258,7 +257,7 @@ def summarise_sweep(
     if not tables:
         return None, None, notes
     results = _together(tables)
-    results.meta["datasets"] = {run.folder.name: run.config.dataset for run in runs}
+    results.meta["datasets"] = {run.name: run.config.dataset for run in runs}
     if len(tables) < len(states):
         notes.append(f"the table and the report hold {len(tables)} of {len(states)} runs")
     results.save(out / "results.csv")
@@ -290,7 +289,7 @@ def _open(out: Path, sweep: SweepConfig, todo: Sequence[CellState]) -> None:
     """Makes the folder, and those of the runs to be done."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / SWEEP, yaml.safe_dump(sweep.to_dict(), sort_keys=False))
+        write_text(out / SWEEP, dump_yaml(sweep.to_dict()))
         for state in todo:
             state.folder.mkdir(parents=True, exist_ok=True)
             prepare(state.folder, state.cell.config)
