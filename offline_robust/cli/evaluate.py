@@ -162,7 +162,9 @@ def _comparison_values(
         try:
             numbers = [numerals.whole(text) for text in seeds.split(",") if text.strip()]
         except ValueError as problem:
-            raise ConfigError(f"--seeds {seeds[:80]}: {problem}; give how many, or a list, as 5 or 0,3,7") from None
+            raise ConfigError(
+                f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7 ({problem})"
+            ) from None
         if not numbers:
             raise ConfigError(f"--seeds {seeds[:80]!r}: expected a number of seeds or a list, as 5 or 0,3,7")
         values["seeds"] = numbers if "," in seeds else numbers[0]
