@@ -93,6 +93,8 @@ def evaluate_run(
 ) -> Results:
     """Evaluates a run's final policy; what is not given comes from the run's own configuration.
 
+    The suite "" is the nominal system alone.
+
     With a folder for ``cells`` an evaluation that was stopped goes on from its finished conditions. Several suites,
     separated by commas, are evaluated as one; what they have in common is run once.
 
@@ -107,7 +109,7 @@ def evaluate_run(
     return evaluate(
         run.policy,
         env_id,
-        suite=None if perturb else _suite(suite or settings.suite, env_id, env_kwargs),
+        suite=None if perturb else _suite(settings.suite if suite is None else suite, env_id, env_kwargs),
         perturb=list(perturb) or None,
         episodes=settings.episodes if episodes is None else episodes,
         seed=settings.seed if seed is None else seed,
@@ -148,7 +150,7 @@ def compare_runs(
         parts.append(
             evaluate_run(
                 run,
-                suite=suite or first.suite,
+                suite=suite or first.suite or "",  # the nominal system alone, whatever the run's own settings
                 perturb=perturb,
                 episodes=first.episodes if episodes is None else episodes,
                 seed=first.seed if seed is None else seed,
@@ -231,8 +233,8 @@ def _keeps_cells(policy: object) -> bool:
 
 def _suite(names: str | None, env_id: str, env_kwargs: Mapping[str, Any]) -> Suite | str | None:
     """The suite of that name; several, separated by commas, become one for this environment."""
-    if names is None or "," not in names:
-        return names
+    if not names or "," not in names:
+        return names or None
     suites = _suites(names)
     of = system(env_id, env_kwargs)
     conditions = {condition.label: condition for suite in suites for condition in suite.for_system(of)}

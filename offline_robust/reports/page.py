@@ -92,7 +92,7 @@ def build_report(
     parts = split(results, records, datasets)
     envs = list(dict.fromkeys(part.env_id for part in parts))
     where = envs[0] if len(envs) == 1 else f"{len(envs)} environments"
-    heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, perturbed"
+    heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, {_system(parts)}"
     scores = dict.fromkeys(envs, score) if isinstance(score, ScoreReference) else dict(score or {})
     blocks: list[Block] = [Heading(heading, 1)]
     if len(parts) == 1:
@@ -110,13 +110,19 @@ def build_report(
     return Report(heading, blocks, parts)
 
 
+def _system(parts: Sequence[Part]) -> str:
+    """What was evaluated, for the title."""
+    return "perturbed" if any(part.known.perturbed for part in parts) else "on the nominal system"
+
+
 def _opening(part: Part) -> list[Block]:
     known = part.known
     trainings = sorted({len(cube.trainings) for cube in known.cubes.values()})
     counts = "–".join(str(n) for n in dict.fromkeys((trainings[0], trainings[-1])))
+    conditions, episodes = known.first.returns.shape[1:]
     facts = (
         f"{part.env_id} · {len(known.cubes)} learner{_s(len(known.cubes))}, {counts} training{_s(trainings[-1])} each "
-        f"· {known.first.returns.shape[1]} conditions × {known.first.returns.shape[2]} episodes per training · "
+        f"· {conditions} condition{_s(conditions)} × {episodes} episode{_s(episodes)} per training · "
         f"suite {clean(known.results.meta.get('suite', 'unknown'))}"
     )
     short, *each = headline(known)
