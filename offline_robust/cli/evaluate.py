@@ -37,6 +37,8 @@ Score = Annotated[
 EvaluationSeed = Annotated[int | None, counted(0, "Seed of start states and noise.")]
 
 _YAML = (".yaml", ".yml")
+_NAMED = 5
+"""Tables of earlier evaluations that are named."""
 
 
 def register(app: typer.Typer) -> None:
@@ -239,6 +241,7 @@ def _evaluate_and_report(
     import torch
 
     from offline_robust.experiments.comparison import CELLS, check_conditions, check_score, compare_runs, save_report
+    from offline_robust.experiments.earlier import earlier_results
     from offline_robust.reports import summary_table
 
     check_conditions(suite, perturb)
@@ -256,12 +259,17 @@ def _evaluate_and_report(
             cells=folder / CELLS,
         )
     path = save_report(folder, results, runs, _command(), title, score)
+    kept = [str(table) for table in earlier_results(folder)]
     if as_json:
         content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}
+        content |= {"earlier": kept} if kept else {}
         print(json.dumps(content | ({"score": asdict(reference)} if reference else {}), indent=2, default=str))
     elif not quiet:
         stdout.say(summary_table(results, reference))
         stdout.say(f"report: {path}")
+        if kept:
+            more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+            stdout.say(f"earlier evaluations, kept: {', '.join(kept[:_NAMED])}{more}")
 
 
 def _records(results: Any, score: Any = None) -> list[dict[str, Any]]:

@@ -77,7 +77,8 @@ def train(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or one that compare wrote.")], score: Score = None
+    folder: Annotated[Path, typer.Argument(help="A run's folder, one that compare wrote, or a table in its results/.")],
+    score: Score = None,
 ) -> None:
     """Write report.html anew from the results in a folder, with the scores it had or those that are named now."""
     from offline_robust.experiments.comparison import rewrite_report

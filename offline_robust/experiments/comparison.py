@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from offline_robust.errors import EvaluationError, UserError, nearest
 from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
 from offline_robust.evaluation.cells import fingerprint
 from offline_robust.experiments.config import EvaluationConfig, RunConfig, WandbConfig
+from offline_robust.experiments.earlier import earlier_results, place_of, save_results
 from offline_robust.experiments.publishing import log_evaluation, log_report
 from offline_robust.experiments.run import Run, label_of, load_run
 from offline_robust.experiments.tracking import group_of
@@ -301,6 +302,8 @@ def save_report(
 ) -> Path:
     """Writes results.csv and the report (report.html, report.md, figures, tables) into a folder.
 
+    The table of another question that was the latest until now is kept beside it, see `earlier`.
+
     The report also goes to Weights & Biases where ``wandb`` (by default the first run's configuration) asks for it, and
     a single run's evaluation into that run.
 
@@ -314,7 +317,7 @@ def save_report(
     folders = [run.folder.resolve() for run in runs if isinstance(run, Run)]
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
     results.meta["page"] = page | ({"score": score} if score else {})
-    results.save(folder / "results.csv")
+    save_results(folder, results)
     clear_cells(folder / CELLS, results.cells)
     records = [RunRecord.read(path) for path in folders]
     report = _write(folder, results, records, command, title, score)
@@ -336,24 +339,28 @@ def rewrite_report(folder: Path, score: str | None = None) -> Path:
     """Writes the report anew from a folder's results.csv and the runs behind it, those that are still there.
 
     Args:
-        folder: a run's, or one that `compare` wrote.
+        folder: a run's, or one that `compare` wrote; or a table that is kept in one, whose report lies beside it.
         score: the name of a reference; by default the one the report had.
+
+    Returns:
+        The path of report.html.
 
     Raises:
         UserError: the folder has no results, or the reference does not fit them.
     """
-    if not (folder / "results.csv").is_file():
+    table, out, owner = place_of(folder)
+    if not table.is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
-    results = Results.read(folder / "results.csv")
+    results = Results.read(table)
     page = results.meta.get("page")
     page = page if isinstance(page, dict) else {}
     named = page.get("runs") if isinstance(page.get("runs"), list) else []
-    folders = [Path(str(path)) for path in named or [folder]]
+    folders = [Path(str(path)) for path in named or [owner]]
     records = [RunRecord.read(path) for path in folders if (path / "meta.json").is_file()]
     kept = page.get("score")
     name = score or (str(kept) if kept else None)
-    _write(folder, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
-    return folder / "report.html"
+    _write(out, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
+    return out / "report.html"
 
 
 def _write(
@@ -361,4 +368,6 @@ def _write(
 ) -> Report:
     environments = [str(env_id) for env_id in results.frame["env_id"].unique()]
     references = None if score is None else {env_id: score_reference(score, env_id) for env_id in environments}
+    kept = [str(path.relative_to(folder)) for path in earlier_results(folder)]
+    results = replace(results, meta=results.meta | {"earlier": kept})
     return write_reports(folder, results, records, command=command, title=title, score=references)

@@ -83,6 +83,7 @@ def run_cell(folder: Path) -> None:
 
     from offline_robust.evaluation import clear_cells
     from offline_robust.experiments.comparison import CELLS, evaluate_run, log_run_evaluation
+    from offline_robust.experiments.earlier import save_results
     from offline_robust.experiments.train import train
 
     config = load_config(folder / CONFIG)
@@ -97,7 +98,7 @@ def run_cell(folder: Path) -> None:
         else:
             torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
             results = evaluate_run(run, cells=folder / CELLS)
-            results.save(folder / "results.csv")
+            save_results(folder, results)
             parts = results.cells
             log_run_evaluation(run, results)
         write_json(folder / MARK, _mark(folder, config))

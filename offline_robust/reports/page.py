@@ -23,6 +23,9 @@ from offline_robust.reports.standing import standing_section, trainings_section,
 from offline_robust.reports.tables import differences_section, statistics_section
 from offline_robust.reports.text import cautions, clean, headline
 
+_NAMED = 5
+"""Tables beside the latest that the page names."""
+
 Scores = ScoreReference | Mapping[str, ScoreReference] | None
 """A reference, or one for each environment by its id."""
 
@@ -94,7 +97,7 @@ def build_report(
     where = envs[0] if len(envs) == 1 else f"{len(envs)} environments"
     heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, {_system(parts)}"
     scores = dict.fromkeys(envs, score) if isinstance(score, ScoreReference) else dict(score or {})
-    blocks: list[Block] = [Heading(heading, 1)]
+    blocks: list[Block] = [Heading(heading, 1), *_latest(results)]
     if len(parts) == 1:
         (part,) = parts
         blocks += [*_opening(part), *_body(part, baseline, scores.get(part.env_id), command)]
@@ -113,6 +116,22 @@ def build_report(
 def _system(parts: Sequence[Part]) -> str:
     """What was evaluated, for the title."""
     return "perturbed" if any(part.known.perturbed for part in parts) else "on the nominal system"
+
+
+def _latest(results: Results) -> list[Block]:
+    """Says so where the folder keeps tables of other questions."""
+    kept = results.meta.get("earlier")
+    names = [clean(name, 120) for name in kept] if isinstance(kept, list) else []
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [
+        Para(
+            f"This is the latest evaluation in its folder. Kept beside it: {', '.join(names[:_NAMED])}{more}; "
+            "offline-robust report makes the page of any of them.",
+            "note",
+        )
+    ]
 
 
 def _opening(part: Part) -> list[Block]:
