@@ -20,7 +20,7 @@ from offline_robust.cli.arguments import counted
 from offline_robust.cli.output import err
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
-from offline_robust.errors import UserError
+from offline_robust.errors import UserError, readable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,7 +162,7 @@ def _fail_usage(error: Any) -> None:
 
 def _one_line(message: str) -> str:
     """Printable characters only, for names in messages may come from any file, and not many of them."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    line = readable(message)
     return line if len(line) <= _MAX_MESSAGE else f"{line[: _MAX_MESSAGE - 155]} ... {line[-150:]}"
 
 

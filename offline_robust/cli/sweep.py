@@ -16,6 +16,7 @@ import typer
 from offline_robust.cli.arguments import counted
 from offline_robust.cli.output import TaskID, bars, err
 from offline_robust.cli.output import out as stdout
+from offline_robust.errors import readable
 
 EngineName = Annotated[str, typer.Option("--engine", help="local: processes here. ray: tasks of a Ray cluster.")]
 Jobs = Annotated[
@@ -193,7 +194,7 @@ def _counts(states: Sequence[Any]) -> str:
 
 
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:500]
+    return readable(text)[:500]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from offline_robust.errors import ConfigError, UserError
+from offline_robust.errors import ConfigError, UserError, readable
 from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.sweep import digest
 from offline_robust.files import write_json, write_text
@@ -222,7 +222,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", flush=True)
+    print(f"warning: {readable(str(message))}", flush=True)
 
 
 def _end_with_the_driver() -> None:

@@ -21,6 +21,7 @@ from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lines, prepare, refuse_another
 from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
+from offline_robust.experiments.tracking import check_wandb
 from offline_robust.files import write_json, write_text
 from offline_robust.plain_yaml import dump_yaml
 
@@ -206,13 +207,15 @@ def in_turn(out: Path) -> Iterator[None]:
 
 
 def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
-    """Refuses what cannot be evaluated before anything long starts, wherever the environment is known by then.
+    """Refuses what cannot be evaluated or logged before anything long starts, wherever that is known by then.
 
     Raises:
+        ConfigError, MissingExtra: see `check_wandb`.
         EvaluationError: no such suite, environment or score reference, or they do not fit each other.
     """
     seen = set()
     for config in (cell.config for cell in cells):
+        check_wandb(config.wandb)
         env_id = config.env or _environment(config.dataset)
         key = repr((env_id, config.env_kwargs, config.evaluation.suite))
         if key in seen:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from offline_robust.errors import MissingExtra
+from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
 from offline_robust.files import write_json
 
@@ -33,6 +33,7 @@ IDENTITY = "wandb.json"
 """Keeps the W&B id in the run's folder, so that whatever comes later goes into the same run."""
 
 _MAX_GROUP, _MAX_TAG = 128, 64
+_NOT_IN_PROJECTS = "/\\#?%:"
 _FILES = (".npz", ".hdf5", ".h5")
 _HASHED_APART = ("seed", "wandb", "evaluation")
 
@@ -195,14 +196,27 @@ def version_tags(folder: Path) -> list[str]:
     return [version, f"{version}-g{commit}{'-modified' if git.get('modified') else ''}"[:_MAX_TAG]]
 
 
-def require_wandb(mode: str) -> None:
-    """Refuses a mode that needs wandb where it is not installed.
+def check_wandb(settings: WandbConfig) -> None:
+    """Refuses before the start what W&B would refuse, or has not got, after it.
+
+    Not when a configuration is read: a folder whose run W&B refused is still a run.
 
     Raises:
-        MissingExtra: names the extra.
+        MissingExtra: wandb is needed and not installed; names the extra.
+        ConfigError: a tag or the project's name is none that W&B takes.
     """
+    if settings.mode == "disabled":
+        return
     if importlib.util.find_spec("wandb") is None:
-        raise MissingExtra("wandb", "wandb", f"wandb.mode {mode}")
+        raise MissingExtra("wandb", "wandb", f"wandb.mode {settings.mode}")
+    for tag in settings.tags:
+        if not 1 <= len(tag) <= _MAX_TAG:
+            raise ConfigError(f"wandb.tags: {tag[:80]!r} has {len(tag)} characters, W&B takes 1 to {_MAX_TAG}")
+    refused = [character for character in settings.project if character in _NOT_IN_PROJECTS]
+    if refused:
+        raise ConfigError(
+            f"wandb.project: {settings.project!r} holds {refused[0]!r}, which W&B takes in no project's name"
+        )
 
 
 def has_key() -> bool:

@@ -20,10 +20,11 @@ from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
 from offline_robust.experiments.config import RunConfig, alike, load_config
-from offline_robust.experiments.metrics import MetricsFile, WandbRun, require_wandb
+from offline_robust.experiments.metrics import MetricsFile, WandbRun, check_wandb
 from offline_robust.experiments.run import Run, environment_facts, label_of, peak_memory
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, ProblemSpec
+from offline_robust.learners.futures import future_warnings
 from offline_robust.models import MODELS, diagnose
 
 STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
@@ -84,8 +85,7 @@ class _Training:
             raise ConfigError(
                 f"environment {env_id[:80]!r}: module:Env ids import code; name a registered one (env: ...)"
             )
-        if config.wandb.mode != "disabled":
-            require_wandb(config.wandb.mode)
+        check_wandb(config.wandb)
         training_set, held_out = split_episodes(dataset, settings.holdout)
         _ = training_set.usable_rows  # refused here when there is none
         streams = random_streams(config.seed, dataset.device)
@@ -95,7 +95,8 @@ class _Training:
         if saved is not None:
             step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
         # Everything that can be wrong with the input has been found by now: only here is anything written.
-        self._write_start(dataset, env_id, learner.warnings(training_set))
+        messages = future_warnings(training_set, learner.model is not None) + learner.warnings(training_set)
+        self._write_start(dataset, env_id, messages)
         wandb = WandbRun(config, self.folder, label_of(config), env_id) if config.wandb.mode != "disabled" else None
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
         total = settings.model_steps + settings.steps
