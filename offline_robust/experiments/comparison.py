@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from offline_robust.files import bundled
 from offline_robust.networks import Policy
 from offline_robust.reports import RunRecord, write_reports
 from offline_robust.reports.page import Report
+from offline_robust.reports.trained_on import data_names, data_of, different_data
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (run, conditions done, conditions in all, what runs next or how many were there already)."""
@@ -146,6 +148,8 @@ def compare_runs(
     if len(environments) > 1:
         raise EvaluationError(f"cannot compare runs of different environments: {sorted(map(str, environments))}")
     first = _settings(runs[0])
+    for said in different_data([data_of(run.meta, run.config.dataset) for run in runs if isinstance(run, Run)]):
+        warnings.warn(said, stacklevel=2)
     parts = []
     for run, label in zip(runs, distinct_labels(runs), strict=True):
         parts.append(
@@ -167,16 +171,28 @@ def compare_runs(
 def distinct_labels(runs: Sequence[Run | PolicyFile]) -> list[str]:
     """A label for each run, the same exactly for runs that differ in their seed alone.
 
-    Where one short label would stand for several configurations, what they differ in is added to it.
+    Where one short label would stand for several configurations or data, what they differ in is added to it. Data are
+    told apart by their fingerprints, whatever their names.
 
     Raises:
         EvaluationError: the same configuration and seed, or the same policy's name, is there twice.
     """
     labels = [str(run.meta["label"]) if isinstance(run, Run) else run.name for run in runs]
-    settings: list[dict[str, object]] = [
-        _flat(run.config) if isinstance(run, Run) else {"policy": run.name} for run in runs
-    ]
-    return _distinct(labels, settings, [run.config.seed if isinstance(run, Run) else 0 for run in runs])
+    seeds = [run.config.seed if isinstance(run, Run) else 0 for run in runs]
+    trained = [run for run in runs if isinstance(run, Run)]
+    data = [data_of(run.meta, run.config.dataset) for run in trained]
+
+    def settings(pool: bool) -> list[dict[str, object]]:
+        names = iter(data_names(data, pool))
+        return [
+            _flat(run.config) | {"dataset": next(names)} if isinstance(run, Run) else {"policy": run.name}
+            for run in runs
+        ]
+
+    try:
+        return _distinct(labels, settings(pool=True), seeds)
+    except EvaluationError:  # one seed twice on the same data: two names for them may be what is compared
+        return _distinct(labels, settings(pool=False), seeds)
 
 
 def distinct_labels_of(configs: Sequence[RunConfig]) -> list[str]:
@@ -323,7 +339,7 @@ def save_report(
     report = _write(folder, results, records, command, title, score)
     trained = [run for run in runs if isinstance(run, Run)]
     if trained:
-        groups = [group_of(run.config, str(run.meta["label"])) for run in trained]
+        groups = [group_of(run.config, str(run.meta["label"]), data_of(run.meta)[1]) for run in trained]
         if len(runs) == 1 and folder.resolve() == trained[0].folder.resolve():
             log_run_evaluation(trained[0], results)
         log_report(wandb or trained[0].config.wandb, folder, report, list(dict.fromkeys(groups)), title)

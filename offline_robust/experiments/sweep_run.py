@@ -24,6 +24,7 @@ from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewh
 from offline_robust.experiments.tracking import check_wandb
 from offline_robust.files import write_json, write_text
 from offline_robust.plain_yaml import dump_yaml
+from offline_robust.reports.trained_on import data_names, data_of, different_data
 
 RUNS, INDEX, SWEEP, _TURN = "runs", "cells.json", "sweep.yaml", ".lock"
 AGENT = "WANDB_SWEEP_ID"
@@ -251,16 +252,18 @@ def summarise_sweep(
     finished = [state for state in states if state.state == "finished"]
     notes = _data_notes(finished)
     labels = _labels([state.cell for state in states])
-    runs, tables = [], []
-    for state in finished:
-        if (state.folder / "results.csv").is_file():
-            table = Results.read(state.folder / "results.csv")
-            runs.append(load_run(state.folder))
-            tables.append(Results(table.frame.assign(learner=labels[state.cell.name]), table.meta))
+    evaluated = [state for state in finished if (state.folder / "results.csv").is_file()]
+    runs = [load_run(state.folder) for state in evaluated]
+    names = data_names([data_of(run.meta, run.config.dataset) for run in runs], pool=False)
+    tables = []
+    for state, name in zip(evaluated, names, strict=True):
+        table, label = Results.read(state.folder / "results.csv"), labels[state.cell.name]
+        label += "" if name == state.cell.config.dataset else f" dataset={name}"  # not what others of that name are
+        tables.append(Results(table.frame.assign(learner=label), table.meta))
     if not tables:
         return None, None, notes
     results = _together(tables)
-    results.meta["datasets"] = {run.name: run.config.dataset for run in runs}
+    results.meta["datasets"] = dict(zip((run.name for run in runs), names, strict=True))
     if len(tables) < len(states):
         notes.append(f"the table and the report hold {len(tables)} of {len(states)} runs")
     results.save(out / "results.csv")
@@ -352,13 +355,4 @@ def _together(parts: Sequence[Results]) -> Results:
 
 def _data_notes(states: Sequence[CellState]) -> list[str]:
     """Says so where cells of one dataset's name were trained on different data."""
-    prints: dict[str, set[str]] = {}
-    for state in states:
-        data = load_run(state.folder).meta.get("dataset")
-        if isinstance(data, dict):
-            prints.setdefault(state.cell.config.dataset, set()).add(str(data.get("fingerprint")))
-    return [
-        f"{name}: the runs were trained on different data of this name ({', '.join(sorted(found))[:200]})"
-        for name, found in prints.items()
-        if len(found) > 1
-    ]
+    return different_data([data_of(load_run(state.folder).meta, state.cell.config.dataset) for state in states])

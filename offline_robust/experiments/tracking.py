@@ -22,6 +22,7 @@ from urllib.parse import urlparse
 from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
 from offline_robust.files import write_json
+from offline_robust.reports.trained_on import data_of
 
 START, FINISH = 60, 300
 """Seconds to wait for the network when a run is started and ended."""
@@ -84,7 +85,7 @@ class WandbRun:
             config.wandb,
             folder,
             name=f"{label}-seed{config.seed}",
-            group=group_of(config, label),
+            group=group_of(config, label, data_of(_meta(folder))[1]),
             job_type=job_type,
             tags=[*version_tags(folder), *config.wandb.tags],
             config=top | {"run": config.to_dict()},
@@ -176,9 +177,13 @@ def attach(run: Any, name: str, kind: str, files: Mapping[str, Path]) -> None:
         run.log_artifact(artifact)
 
 
-def group_of(config: RunConfig, label: str) -> str:
-    """The name of what seeds average over: label, dataset, and a hash of everything but seed, logging, evaluation."""
+def group_of(config: RunConfig, label: str, fingerprint: str = "") -> str:
+    """The name of what seeds average over: label, dataset, and a hash of everything but seed, logging, evaluation.
+
+    The data's fingerprint is part of the hash where it is known: a file may change under its name.
+    """
     kept = {key: value for key, value in config.to_dict().items() if key not in _HASHED_APART}
+    kept |= {"fingerprint": fingerprint} if fingerprint else {}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
     path = Path(config.dataset)  # a file by its name alone; a Minari id has slashes too, and stays whole
     dataset = path.name if path.is_absolute() or path.suffix in _FILES else config.dataset
@@ -188,12 +193,20 @@ def group_of(config: RunConfig, label: str) -> str:
 def version_tags(folder: Path) -> list[str]:
     """The code's version, and its commit where meta.json knows it: "v0.1.0", "v0.1.0-g1a2b3c4"."""
     version = f"v{importlib.metadata.version('offline-robust')}"
-    try:
-        git = json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("git")
-        commit = str(git["commit"])[:7]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    git = _meta(folder).get("git")
+    if not isinstance(git, dict) or "commit" not in git:
         return [version]
+    commit = str(git["commit"])[:7]
     return [version, f"{version}-g{commit}{'-modified' if git.get('modified') else ''}"[:_MAX_TAG]]
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    """What meta.json says; nothing where it is not there or damaged."""
+    try:
+        content = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_wandb(settings: WandbConfig) -> None:

@@ -22,6 +22,7 @@ from offline_robust.reports.setup import model_section, setup_section
 from offline_robust.reports.standing import standing_section, trainings_section, words
 from offline_robust.reports.tables import differences_section, statistics_section
 from offline_robust.reports.text import cautions, clean, headline
+from offline_robust.reports.trained_on import data_of, different_data
 
 _NAMED = 5
 """Tables beside the latest that the page names."""
@@ -98,6 +99,8 @@ def build_report(
     heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, {_system(parts)}"
     scores = dict.fromkeys(envs, score) if isinstance(score, ScoreReference) else dict(score or {})
     blocks: list[Block] = [Heading(heading, 1), *_latest(results)]
+    mixed = different_data([data_of(record.meta) for part in parts for record in part.records])
+    blocks += [Box("caution", [clean(said, 500) for said in mixed])] if mixed else []
     if len(parts) == 1:
         (part,) = parts
         blocks += [*_opening(part), *_body(part, baseline, scores.get(part.env_id), command)]
