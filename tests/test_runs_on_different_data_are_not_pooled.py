@@ -19,7 +19,8 @@ from offline_robust.collection import collect
 from offline_robust.datasets.writers import write_npz
 from offline_robust.evaluation import Results
 from offline_robust.experiments import Run, train
-from offline_robust.experiments.comparison import compare_runs, distinct_labels, rewrite_report, save_report
+from offline_robust.experiments.comparison import compare_runs, rewrite_report, save_report
+from offline_robust.experiments.labels import distinct_labels
 from offline_robust.experiments.sweep import expand, load_sweep
 from offline_robust.experiments.sweep_cell import prepare, run_cell
 from offline_robust.experiments.sweep_run import run_sweep

@@ -14,8 +14,9 @@ from typing import Any
 from offline_robust.datasets.sources import locate
 from offline_robust.errors import ConfigError, DatasetError, EvaluationError
 from offline_robust.evaluation import Results, score_reference
-from offline_robust.experiments.comparison import check_suites, distinct_labels_of, save_report
+from offline_robust.experiments.comparison import check_suites, save_report
 from offline_robust.experiments.config import WandbConfig
+from offline_robust.experiments.labels import distinct_labels_of
 from offline_robust.experiments.run import load_run
 from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lines, prepare, refuse_another
