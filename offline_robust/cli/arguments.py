@@ -15,20 +15,23 @@ MOST = 2**63 - 1
 
 def counted(low: int, help: str) -> Any:
     """An option that is a whole number from ``low`` to `MOST`."""
-    return typer.Option(parser=lambda given: int(_read(given, numerals.whole, low, MOST)), metavar="N", help=help)
+
+    def read(given: object) -> int:
+        value = int(_read(given, numerals.whole))
+        if not low <= value <= MOST:
+            raise typer.BadParameter(f"{str(given)[:40]} is not {f'at least {low}' if value < low else 'below 2**63'}")
+        return value
+
+    return typer.Option(parser=read, metavar="N", help=help)
 
 
-def measured(low: float, high: float, help: str) -> Any:
-    """An option that is a number from ``low`` to ``high``."""
-    return typer.Option(parser=lambda given: _read(given, numerals.decimal, low, high), metavar="X", help=help)
+def measured(help: str) -> Any:
+    """An option that is any finite number."""
+    return typer.Option(parser=lambda given: _read(given, numerals.decimal), metavar="X", help=help)
 
 
-def _read(given: object, reader: Callable[[str], float], low: float, high: float) -> float:
+def _read(given: object, reader: Callable[[str], float]) -> float:
     try:
-        value = reader(str(given))  # Typer passes defaults through here too
+        return reader(str(given))  # Typer passes defaults through here too
     except ValueError as problem:
         raise typer.BadParameter(str(problem)) from None
-    if not low <= value <= high:
-        wanted = f"at least {low}" if high == MOST else f"from {low} to {high}"
-        raise typer.BadParameter(f"{str(given)[:40]} is not {wanted}")
-    return value

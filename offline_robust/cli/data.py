@@ -16,7 +16,7 @@ from offline_robust.cli.output import out as stdout
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
 from offline_robust.collection.recipes import recipe_file
 from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
-from offline_robust.datasets.sources import bundled_data, made_folder, minari_ids
+from offline_robust.datasets.sources import bundled_data, folder_to_make, made_folder, minari_ids
 from offline_robust.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
@@ -51,7 +51,7 @@ def _known(name: str) -> dict[str, Any]:
     """One line of the list: a bundled recipe, and whether its data are shipped, made, or to be made."""
     recipe = load_recipe(name)
     shipped, made = bundled_data(name), made_folder(name)
-    here = shipped or (made if (made / "data").is_dir() else None)
+    here = shipped or (made if made is not None and (made / "data").is_dir() else None)
     return {
         "name": name,
         "kind": "bundled",
@@ -122,7 +122,7 @@ def collect(
     transitions: Annotated[int, counted(1, "With --policy: rows.")] = 100_000,
     epsilon: Annotated[
         float,
-        measured(0.0, 1.0, "With --policy: probability of a uniform action, each step."),
+        measured("With --policy: probability of a uniform action, each step."),
     ] = 0.0,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="With --policy: draw its actions.")] = False,
     perturb: Annotated[list[str] | None, typer.Option(help="With --policy: physics, as in ctrlrange=0.85.")] = None,
@@ -143,7 +143,7 @@ def collect(
         beside = Path()
     with _bar(f"collecting {recipe.name}", recipe.rows, quiet) as advance:
         if name in bundled_names() and out is None:
-            folder = bundled_data(str(name)) or made_folder(str(name))
+            folder = bundled_data(str(name)) or folder_to_make(str(name))
             dataset = make_dataset(str(name), overwrite=overwrite, progress=advance)
         else:
             folder = out or Path(recipe.name)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +25,7 @@ from offline_robust.cli.output import err
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
 from offline_robust.errors import UserError, readable
+from offline_robust.files import writable_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -121,6 +126,11 @@ def doctor(as_json: Json = False) -> None:
 def main() -> None:
     """Entry point of the console script."""
     warnings.showwarning = _show_warning
+    with _folder_for_matplotlib():
+        _run()
+
+
+def _run() -> None:
     try:
         status = app(standalone_mode=False)
     except UserError as error:
@@ -138,6 +148,17 @@ def main() -> None:
             _STOPPED,
         )
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _folder_for_matplotlib() -> Iterator[None]:
+    """Matplotlib writes a paragraph to standard error where it has no home to keep its fonts in."""
+    if "MPLCONFIGDIR" in os.environ or writable_home() is not None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="matplotlib-") as folder:
+        os.environ["MPLCONFIGDIR"] = folder
+        yield
 
 
 def _print_json(content: Any) -> None:

@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 
 from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
-from offline_robust.files import write_json
+from offline_robust.files import writable_home, write_json
 from offline_robust.reports.trained_on import data_of
 
 START, FINISH = 60, 300
@@ -124,6 +124,9 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
     import wandb
 
     os.environ.setdefault("WANDB__SERVICE_WAIT", str(SERVICE))
+    if writable_home() is None:  # W&B falls over where it finds none for its settings, cache and data
+        for variable in ("WANDB_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+            os.environ.setdefault(variable, str(folder.resolve() / "wandb" / "home"))
     identity = folder / IDENTITY
     known = _known_id(identity)
     mode = ("online" if has_key() else "offline") if settings.mode == "auto" else settings.mode
