@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from offline_robust import numerals
 from offline_robust.envs.perturbations import Mode, Perturbation, check_mode
 from offline_robust.envs.systems import System
 from offline_robust.errors import EvaluationError
@@ -182,12 +183,10 @@ def parse_levels(text: str, whole: str) -> tuple[float, ...]:
     ranged = ":" in text
     parts = text.split(":" if ranged else ",")
     try:
-        numbers = [float(part) for part in (parts[:2] if ranged else parts)]
-        count = int(parts[2]) if ranged and len(parts) == 3 else 0
-    except ValueError:
-        raise EvaluationError(f"{whole!r}: a level is not a number; write 0.5:1.5:11 or 0.5,1,1.5") from None
-    if not all(math.isfinite(number) for number in numbers):
-        raise EvaluationError(f"{whole!r}: a level is not finite")
+        numbers = [numerals.decimal(part) for part in (parts[:2] if ranged else parts)]
+        count = numerals.whole(parts[2]) if ranged and len(parts) == 3 else 0
+    except ValueError as problem:
+        raise EvaluationError(f"{whole[:200]!r}: {problem}; write 0.5:1.5:11 or 0.5,1,1.5") from None
     if not ranged:
         return tuple(numbers)
     if len(parts) != 3 or not 1 <= count <= MAX_CONDITIONS:
