@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from offline_robust import numerals
+from offline_robust.numerals import decimal, whole
 
 MOST = 2**63 - 1
 """The largest seed."""
@@ -17,7 +17,7 @@ def counted(low: int, help: str) -> Any:
     """An option that is a whole number from ``low`` to `MOST`."""
 
     def read(given: object) -> int:
-        value = int(_read(given, numerals.whole))
+        value = int(_read(given, whole))
         if not low <= value <= MOST:
             raise typer.BadParameter(f"{str(given)[:40]} is not {f'at least {low}' if value < low else 'below 2**63'}")
         return value
@@ -27,7 +27,7 @@ def counted(low: int, help: str) -> Any:
 
 def measured(help: str) -> Any:
     """An option that is any finite number."""
-    return typer.Option(parser=lambda given: _read(given, numerals.decimal), metavar="X", help=help)
+    return typer.Option(parser=lambda given: _read(given, decimal), metavar="X", help=help)
 
 
 def _read(given: object, reader: Callable[[str], float]) -> float:

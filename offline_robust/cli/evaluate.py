@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from offline_robust import numerals
 from offline_robust.cli.arguments import counted
 from offline_robust.cli.options import IgnoreWrapper, Import, MaxSteps
 from offline_robust.cli.output import out as stdout
@@ -20,6 +19,7 @@ from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wand
 from offline_robust.environment import as_choice, split_module
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
+from offline_robust.numerals import whole
 
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
@@ -190,7 +190,7 @@ def _comparison_values(
         values["learners"] = [name.strip() for name in learners.split(",") if name.strip()]
     if seeds:
         try:
-            numbers = [numerals.whole(text) for text in seeds.split(",") if text.strip()]
+            numbers = [whole(text) for text in seeds.split(",") if text.strip()]
         except ValueError as problem:
             raise ConfigError(
                 f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7 ({problem})"
