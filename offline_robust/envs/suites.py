@@ -13,7 +13,7 @@ import numpy as np
 from offline_robust.envs.perturbations import Mode, Perturbation, check_mode
 from offline_robust.envs.systems import System
 from offline_robust.errors import EvaluationError
-from offline_robust.numerals import decimal
+from offline_robust.numerals import decimal, whole
 
 NOMINAL_LABEL = "nominal"
 MAX_CONDITIONS = 10_000
