@@ -15,8 +15,8 @@ from offline_robust.datasets.logged import column, flags, vectors
 from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, decode_description, encode_description, spaces_of
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.datasets.writers import new_hdf5, new_target
 from offline_robust.errors import DatasetError
-from offline_robust.files import replacing
 
 VERSION = "2.1"
 """Of d3rlpy's file format, as its release 2.8.1 writes it."""
@@ -35,10 +35,8 @@ def write_d3rlpy(dataset: TransitionDataset, path: str | Path, *, overwrite: boo
         DatasetError: the target exists.
     """
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise DatasetError(f"{target}: exists already; choose another name, or overwrite it (overwrite=True)")
     about = Description(dataset.observation_space, dataset.action_space, dataset.env_id, dataset.env_kwargs)
-    with replacing(target) as aside, h5py.File(aside, "w") as file:
+    with new_target(target, overwrite) as aside, new_hdf5(aside) as file:
         count = 0
         for segment in segments_of(dataset):
             for name, values in segment.serialize().items():

@@ -16,6 +16,7 @@ from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
+from offline_robust.locks import writing
 
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
@@ -240,7 +241,7 @@ def _evaluate_and_report(
     check_conditions(suite, perturb)
     reference = check_score(score, runs, env)
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
-    with progress_bar(quiet or as_json) as bar:
+    with writing(folder), progress_bar(quiet or as_json) as bar:
         results = compare_runs(
             runs,
             suite=suite,
@@ -251,7 +252,7 @@ def _evaluate_and_report(
             env=env,
             cells=folder / CELLS,
         )
-    path = save_report(folder, results, runs, _command(), title, score)
+        path = save_report(folder, results, runs, _command(), title, score)
     if as_json:
         content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}
         print(json.dumps(content | ({"score": asdict(reference)} if reference else {}), indent=2, default=str))

@@ -15,7 +15,7 @@ from offline_robust.datasets.hdf5 import open_hdf5
 from offline_robust.datasets.minari_files import MAIN, METADATA
 from offline_robust.datasets.problems import one_line, refusal
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
-from offline_robust.files import bundled
+from offline_robust.files import bundled, recover
 from offline_robust.plain_yaml import read_yaml
 
 RECIPE = "recipe.yaml"
@@ -151,6 +151,8 @@ def minari_ids() -> list[str]:
 
 def _at(path: Path) -> Location:
     if path.is_dir():
+        if not (path / "data").exists():
+            recover(path / "data")
         for folder in (path, path / "data"):
             if (folder / METADATA).is_file():
                 return Location("minari", folder)
@@ -176,6 +178,8 @@ def _sizes(recipe: Path) -> list[str]:
 def _with_data(name: str) -> Path:
     """The folder of a recipe's data: shipped, or made on this computer."""
     folder = bundled_data(name) or made_folder(name)
+    if not (folder / "data").exists():
+        recover(folder / "data")
     if not (folder / "data" / METADATA).is_file():
         raise DatasetNotFound(
             f"{name}: its data are made on demand, in minutes, and are not here yet; make them with `offline-robust "

@@ -21,23 +21,19 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from offline_robust.errors import ConfigError, UserError
+from offline_robust.errors import ConfigError, FolderInUse, UserError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.sweep import digest
 from offline_robust.files import write_json, write_text
+from offline_robust.locks import writing
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
-_LOCK = ".lock"
 _MAX_MARK = 10_000
 IN_HAND = 75
 """Exit status of a cell that another process is computing."""
 _STEPS_TOLD = 10
-
-
-class InHand(ConfigError):
-    """Another process has the run in hand."""
 
 
 def prepare(folder: Path, config: RunConfig) -> None:
@@ -45,9 +41,11 @@ def prepare(folder: Path, config: RunConfig) -> None:
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
+        FolderInUse: another process has the run in hand.
     """
-    refuse_another(folder, config)
-    write_text(folder / CONFIG, config.to_yaml())
+    with writing(folder):
+        refuse_another(folder, config)
+        write_text(folder / CONFIG, config.to_yaml())
 
 
 def refuse_another(folder: Path, config: RunConfig) -> None:
@@ -77,7 +75,8 @@ def run_cell(folder: Path) -> None:
     """Trains and evaluates what ``cell.yaml`` says, or as much of it as is not done yet.
 
     Raises:
-        UserError: the configuration or the data are wrong, or another process has the run in hand.
+        UserError: the configuration or the data are wrong.
+        FolderInUse: another process has the run in hand.
     """
     import torch
 
@@ -85,8 +84,8 @@ def run_cell(folder: Path) -> None:
     from offline_robust.experiments.comparison import CELLS, evaluate_run, log_run_evaluation
     from offline_robust.experiments.train import train
 
-    config = load_config(folder / CONFIG)
-    with _alone(folder):
+    with writing(folder):
+        config = load_config(folder / CONFIG)
         if is_finished(folder, config):
             return
         with _told_as_train(folder):
@@ -111,7 +110,7 @@ def logged_cell(folder: Path) -> int:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}", flush=True)
     try:
         run_cell(folder)
-    except InHand as error:
+    except FolderInUse as error:
         print(f"left alone: {error}", flush=True)
         return IN_HAND
     except UserError as error:
@@ -170,22 +169,6 @@ class _Told:
         if tenth != self._last:
             self._last = tenth
             print(f"{time.strftime('%H:%M:%S')} {phase} {done:,} of {total:,}, {rate:,.0f} updates/s", flush=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[TextIO]:
-    """Holds the folder while the block runs; the system lets go of it when the process ends, however it ends."""
-    with (folder / _LOCK).open("a", encoding="utf-8") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield file
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InHand(f"{folder}: another process has this run in hand; wait for it or stop it") from None
-        yield file
 
 
 def _read_mark(folder: Path) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from offline_robust.errors import ConfigError, nearest
+from offline_robust.errors import FULL, ConfigError, nearest
 from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.files import write_text
 
@@ -78,6 +78,8 @@ def write_wandb_sweep(path: Path, content: dict[str, Any]) -> None:
     try:
         write_text(path, head + text)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None
 
 
