@@ -11,7 +11,6 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, a quota or a file-size limit that is full."""
 

@@ -197,7 +197,8 @@ def _put(inner: Path, target: Path, overwrite: bool) -> None:
     """Gives a finished file or folder the target's name."""
     if inner.is_dir():
         if overwrite and target.is_dir():
-            _exchange(inner, target) or _replace_folder(inner, target)
+            if not _exchange(inner, target):
+                _replace_folder(inner, target)
             return
         try:
             os.rename(inner, target)

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PARTS = {"kills": "campaign_kills", "inputs": "campaign_fuzz"}
-"""Option to module. Each has ``run(count, seed, folder) -> counts by outcome`` and ``BAD``, the outcomes that are wrong;
-it prints a line for each that is, with what repeats it."""
+"""Option to module. Each has ``run(count, seed, folder) -> counts by outcome`` and ``BAD``, the outcomes that are
+wrong; it prints a line for each that is, with what repeats it."""
 
 
 def main() -> int:

@@ -98,12 +98,16 @@ def test_a_process_stopped_at_any_line_leaves_one_whole_folder(how: str, means: 
 
 def test_what_appears_meanwhile_is_not_overwritten_unasked(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileExistsError, match="file"), replacing(tmp_path / "file", overwrite=False) as aside:
-        aside.write_text("mine")
-        (tmp_path / "file").write_text("theirs")
-    with pytest.raises(FileExistsError, match="folder"), replacing(tmp_path / "folder", overwrite=False) as aside:
-        aside.mkdir()
-        (tmp_path / "folder" / "theirs").write_text("theirs")
+
+    def race(name: str, mine: str, theirs: str) -> None:
+        with replacing(tmp_path / name, overwrite=False) as aside:
+            for file, word in ((aside / mine, "mine"), (tmp_path / name / theirs, "theirs")):
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(word)
+
+    for name, mine, theirs in (("file", "", ""), ("folder", "mine", "theirs")):
+        with pytest.raises(FileExistsError, match=name):
+            race(name, mine, theirs)
     assert (tmp_path / "file").read_text() == "theirs"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "theirs"]
 

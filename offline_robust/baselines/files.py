@@ -16,7 +16,6 @@ from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, decode_description, encode_description, spaces_of
 from offline_robust.datasets.transitions import TransitionDataset
 from offline_robust.datasets.writers import new_hdf5, new_target
-from offline_robust.errors import DatasetError
 
 VERSION = "2.1"
 """Of d3rlpy's file format, as its release 2.8.1 writes it."""

@@ -88,8 +88,8 @@ def fill_minari(dataset: TransitionDataset, data: Path, folder: Path, about: Map
     jump = _jumps(arrays)
     if jump is not None:
         raise DatasetError(
-            f"{folder / 'data'}: row {jump:,} has a next observation that is not the next row's observation, which Minari's "
-            "layout cannot hold: write .hdf5 or .npz instead"
+            f"{folder / 'data'}: row {jump:,} has a next observation that is not the next row's observation, which "
+            "Minari's layout cannot hold: write .hdf5 or .npz instead"
         )
     content = {
         "total_episodes": len(starts),
