@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from offline_robust.errors import FULL, FolderInUse, UserError
 
@@ -25,8 +26,17 @@ LOCK = ".lock"
 _MAX_BYTES, _MAX_COMMAND = 4_096, 160
 _POLL = 0.1
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_held: dict[Path, int] = {}
-"""Folders that this process writes into, and which of its threads does."""
+
+
+class _Held(NamedTuple):
+    thread: int
+    descriptor: int | None
+    made: list[Path]
+    """Folders that were not there before, the innermost first."""
+
+
+_held: dict[Path, _Held] = {}
+"""Folders that this process writes into."""
 
 
 @contextmanager
@@ -44,20 +54,22 @@ def writing(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         UserError: the folder cannot be made or written into.
     """
     place = Path(folder).resolve()
-    if _held.get(place) == threading.get_ident():
+    if place in _held and _held[place].thread == threading.get_ident():
         yield
         return
     made = [path for path in (place, *place.parents) if not path.exists()]
     descriptor = _take(place, Path(folder), wait)
-    _held[place] = threading.get_ident()
+    _held[place] = _Held(threading.get_ident(), descriptor, made)
     try:
         yield
     finally:
-        del _held[place]
-        _let_go(place / LOCK, descriptor)
-        with suppress(OSError):  # something is in it
-            for path in made:
-                path.rmdir()
+        _let_go(place, _held.pop(place))
+
+
+def let_go_of_all() -> None:
+    """Lets go of every folder: for a process that is about to end."""
+    for place, held in list(_held.items()):
+        _let_go(place, held)
 
 
 def try_lock(descriptor: int) -> bool:
@@ -102,15 +114,18 @@ def _take(place: Path, named: Path, wait: bool) -> int | None:
         os.close(descriptor)
 
 
-def _let_go(path: Path, descriptor: int | None) -> None:
+def _let_go(place: Path, held: _Held) -> None:
     # Removed while it is still held: who has it open by now sees that it is gone, and takes a new one.
     with suppress(OSError):
-        path.unlink(missing_ok=True)
-    if descriptor is not None:
-        os.close(descriptor)
+        (place / LOCK).unlink(missing_ok=True)
+    if held.descriptor is not None:
+        os.close(held.descriptor)
         if os.name == "nt":  # an open file cannot be removed there
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                (place / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # something is in it
+        for path in held.made:
+            path.rmdir()
 
 
 def _unusable(named: Path, error: OSError) -> Exception:

@@ -15,10 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from offline_robust.cli.tables import plain_table, wide_console
-from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
-from offline_robust.collection.recipes import recipe_file
-from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
-from offline_robust.datasets.sources import bundled_data, made_folder, minari_ids
 from offline_robust.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
@@ -33,6 +29,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """Datasets that can be had by name: shipped ones, ones made on demand, and Minari's local ones."""
+    from offline_robust.datasets import bundled_names
+    from offline_robust.datasets.sources import minari_ids
+
     rows = [_known(name) for name in bundled_names()]
     rows += [{"name": name, "kind": "minari", "data": "here"} for name in minari_ids()]
     if as_json:
@@ -51,6 +50,9 @@ def list_datasets(as_json: Json = False) -> None:
 
 def _known(name: str) -> dict[str, Any]:
     """One line of the list: a bundled recipe, and whether its data are shipped, made, or to be made."""
+    from offline_robust.collection import load_recipe
+    from offline_robust.datasets.sources import bundled_data, made_folder
+
     recipe = load_recipe(name)
     shipped, made = bundled_data(name), made_folder(name)
     here = shipped or (made if (made / "data").is_dir() else None)
@@ -68,6 +70,8 @@ def _known(name: str) -> dict[str, Any]:
 @app.command()
 def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
     """Sizes, returns, ends, statistics per dimension, and how much of the action space the data cover."""
+    from offline_robust.datasets import describe, load_dataset
+
     with _working(f"reading {source}"):
         content = describe(load_dataset(source, env_id=env_id))
     if as_json:
@@ -95,6 +99,8 @@ def info(source: Source, env_id: EnvId = None, as_json: Json = False) -> None:
 @app.command("check")
 def check_source(source: Source, env_id: EnvId = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Everything that is wrong or worth knowing, with row numbers. Leaves with 2 when the data do not load."""
+    from offline_robust.datasets import check
+
     with _working(f"reading {source}", quiet):
         problems = check(source, env_id=env_id)
     errors = sum(problem.severity == "error" for problem in problems)
@@ -132,6 +138,11 @@ def collect(
     quiet: Quiet = False,
 ) -> None:
     """Make a dataset: a bundled one into your own datasets (or --out), or a new one with a policy of yours."""
+    from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
+    from offline_robust.collection.recipes import recipe_file
+    from offline_robust.datasets import bundled_names
+    from offline_robust.datasets.sources import bundled_data, made_folder
+
     if (name is None) == (policy is None) or (policy is not None and out is None):
         raise ConfigError(
             "data collect takes either NAME (see: offline-robust data list) or --policy FILE --out FOLDER"
@@ -161,6 +172,8 @@ def convert_source(
     quiet: Quiet = False,
 ) -> None:
     """Converts between Minari, D4RL's HDF5 and npz; there and back is exact."""
+    from offline_robust.datasets import convert, load_dataset
+
     with _working(f"converting {source}", quiet):
         written = convert(source, target, to=to, overwrite=overwrite)
         dataset = load_dataset(written, cache=False)

@@ -1,9 +1,7 @@
 """One run of a sweep in a process of its own: trained, evaluated, and marked as finished.
 
-    python -m offline_robust.experiments.sweep_cell FOLDER
-
-The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary run's folder. The process may
-be killed at any moment: started again it goes on, and ends with the same bytes.
+`sweep_engines` starts it. The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary
+run's folder. The process may be killed at any moment: started again it goes on, and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import hashlib
 import json
 import os
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -26,8 +23,9 @@ from typing import Any
 from offline_robust.errors import ConfigError, FolderInUse, UserError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.sweep import digest
-from offline_robust.files import write_json, write_text
+from offline_robust.files import remove_temporaries, write_json, write_text
 from offline_robust.locks import writing
+from offline_robust.stopping import Stopped, heard, said
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
 _MAX_MARK = 10_000
@@ -214,6 +212,7 @@ def _end_with_the_driver() -> None:
         # The bare descriptor: a reader that holds sys.stdin's lock would break the interpreter's own end.
         while os.read(0, 1024):
             pass
+        remove_temporaries()
         os._exit(1)  # at once, as by kill -9: whatever is on disk is whole
 
     threading.Thread(target=watch, daemon=True).start()
@@ -221,10 +220,11 @@ def _end_with_the_driver() -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its cells
     _end_with_the_driver()
-    sys.exit(logged_cell(Path(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        with heard():
+            status = logged_cell(Path(sys.argv[1]))
+    except Stopped as stopped:
+        print(said(stopped.number), flush=True)
+        status = stopped.status
+    sys.exit(status)
