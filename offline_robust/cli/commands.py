@@ -140,7 +140,7 @@ def run() -> None:
         status = _STOPPED
     except OSError as error:
         name = str(error.filename or "input/output")
-        _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
+        _fail(f"{name[:400]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
     if status == _STOPPED:  # some versions of Typer give the status, others raise
         _fail(said(signal.SIGINT), _STOPPED)
     sys.exit(status if isinstance(status, int) else 0)

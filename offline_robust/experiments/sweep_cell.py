@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from offline_robust.errors import ConfigError, FolderInUse, UserError
+from offline_robust.errors import FULL, ConfigError, FolderInUse, UserError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.sweep import digest
 from offline_robust.files import remove_temporaries, write_json, write_text
@@ -90,7 +90,7 @@ def run_cell(folder: Path) -> None:
             run = train(config, out=folder, resume=True, progress=_Told())
         parts: tuple[Path, ...] = ()
         if run.env_id is None:
-            print("trained; not evaluated, for neither the dataset nor the configuration names an environment")
+            _say("trained; not evaluated, for neither the dataset nor the configuration names an environment")
         else:
             torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
             results = evaluate_run(run, cells=folder / CELLS)
@@ -99,24 +99,28 @@ def run_cell(folder: Path) -> None:
             log_run_evaluation(run, results)
         write_json(folder / MARK, _mark(folder, config))
         clear_cells(folder / CELLS, parts)
-        print("finished", flush=True)
+        _say("finished")
 
 
 def logged_cell(folder: Path) -> int:
     """`run_cell` with everything that is to say about it on standard output; returns an exit status."""
     warnings.showwarning = _show_warning
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}", flush=True)
+    _say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}")
     try:
         run_cell(folder)
     except FolderInUse as error:
-        print(f"left alone: {error}", flush=True)
+        _say(f"left alone: {error}")
         return IN_HAND
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", flush=True)
+        _say(f"error: {' '.join(str(error).split())}")
         return 2
+    except OSError as error:
+        if error.errno not in FULL:
+            _say(traceback.format_exc())
+        _say(f"error: {error.filename or 'input/output'}: {error.strerror or error}")
+        return 1
     except Exception:
-        traceback.print_exc(file=sys.stdout)
-        sys.stdout.flush()
+        _say(traceback.format_exc())
         return 1
     return 0
 
@@ -166,7 +170,13 @@ class _Told:
         tenth = done * _STEPS_TOLD // total
         if tenth != self._last:
             self._last = tenth
-            print(f"{time.strftime('%H:%M:%S')} {phase} {done:,} of {total:,}, {rate:,.0f} updates/s", flush=True)
+            _say(f"{time.strftime('%H:%M:%S')} {phase} {done:,} of {total:,}, {rate:,.0f} updates/s")
+
+
+def _say(text: str) -> None:
+    """Into the log, as long as there is room: what is said of a run never ends it."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def _read_mark(folder: Path) -> Mapping[str, Any]:
@@ -202,7 +212,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", flush=True)
+    _say(f"warning: {' '.join(str(message).split())}")
 
 
 def _end_with_the_driver() -> None:
@@ -225,6 +235,6 @@ def main() -> None:
         with heard():
             status = logged_cell(Path(sys.argv[1]))
     except Stopped as stopped:
-        print(said(stopped.number), flush=True)
+        _say(said(stopped.number))
         status = stopped.status
     sys.exit(status)
