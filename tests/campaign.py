@@ -1,8 +1,8 @@
-"""Long forms of two campaigns: kills at random moments, and mutated inputs.
+"""Long forms of three campaigns: kills at random moments, pairs of commands in one folder, mutated inputs.
 
-    python tests/campaign.py --kills 100 --inputs 2000
+    python tests/campaign.py --kills 100 --pairs 60 --inputs 2000
 
-Seeds are fixed: a campaign repeats. Short forms of both run with the tests. Ends with status 1 where anything was lost.
+Seeds are fixed: a campaign repeats. Short forms run with the tests. Ends with status 1 where anything was lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-PARTS = {"kills": "campaign_kills", "inputs": "campaign_fuzz"}
+PARTS = {"kills": "campaign_kills", "pairs": "campaign_pairs", "inputs": "campaign_fuzz"}
 """Option to module. Each has ``run(count, seed, folder) -> counts by outcome`` and ``BAD``, the outcomes that are
 wrong; it prints a line for each that is, with what repeats it."""
 
@@ -23,6 +23,7 @@ def main() -> int:
     """Runs what was asked for and prints one line of counts for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="processes killed at random moments")
+    parser.add_argument("--pairs", type=int, default=0, metavar="N", help="pairs of commands in one folder at once")
     parser.add_argument("--inputs", type=int, default=0, metavar="N", help="mutated input files")
     parser.add_argument("--seed", type=int, default=0, help="another campaign of the same size")
     asked = parser.parse_args()
