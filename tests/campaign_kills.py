@@ -19,7 +19,7 @@ _AGAIN = 0.3
 """How often the second attempt is killed too."""
 
 
-def run(count: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> Mapping[str, int]:
+def run(count: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS, processes: bool = True) -> Mapping[str, int]:
     """Kills ``count`` processes, with all they have started, and counts how their work ended.
 
     Four of five are killed as by ``kill -9``, the others by SIGTERM. A kill that comes too late counts as one that the
@@ -28,7 +28,7 @@ def run(count: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> Ma
     counts: Counter[str] = Counter(equal=0, unequal=0, stuck=0)
     draw = random.Random(seed)
     out = folder / "out"
-    with Commands(folder / "log.txt") as commands:
+    with Commands(folder / "log.txt", processes) as commands:
         work = {kind: make(_SEED) for kind, make in prepare(folder, commands, (_SEED,)).items()}
         whole: dict[str, tuple[float, Mapping[str, bytes]]] = {}
         for number in range(count):

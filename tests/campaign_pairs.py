@@ -32,11 +32,7 @@ _REFUSALS = (
 
 
 def run(
-    count: int,
-    seed: int,
-    folder: Path,
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    taus: Sequence[float] = (0.005, 0.01),
+    count: int, seed: int, folder: Path, pairs: Sequence[tuple[str, str]] = PAIRS, processes: bool = True
 ) -> Mapping[str, int]:
     """Starts ``count`` pairs, each of different seeds, the second a random moment after the first, and counts outcomes.
 
@@ -45,8 +41,8 @@ def run(
     """
     counts: Counter[str] = Counter(one=0, both=0, mixture=0, traceback=0, stuck=0)
     draw = random.Random(seed)
-    with Commands(folder / "first.txt") as first, Commands(folder / "second.txt") as second:
-        scene = _Scene(folder, first, taus)
+    with Commands(folder / "first.txt", processes) as first, Commands(folder / "second.txt", processes) as second:
+        scene = _Scene(folder, first)
         for number in range(count):
             pair = pairs[number % len(pairs)]
             share = draw.random()
@@ -60,18 +56,18 @@ def run(
 class _Scene:
     """The folder, and what each command alone would make of it."""
 
-    def __init__(self, folder: Path, commands: Commands, taus: Sequence[float]) -> None:
+    def __init__(self, folder: Path, commands: Commands) -> None:
         self.folder, self.commands = folder, commands
-        self.kinds = prepare(folder, commands, (3, 4), taus)
-        self._alone: dict[tuple[str, int], tuple[float, Mapping[str, bytes]]] = {}
+        self.kinds = prepare(folder, commands, (3, 4))
+        self._alone: dict[tuple[str, int], Mapping[str, bytes]] = {}
+        self._seconds: dict[str, float] = {}
 
     def play(self, pair: tuple[str, str], share: float, other: Commands) -> str:
         """Runs a pair; says how it ended."""
         works = [self._work(kind, seed, pair) for kind, seed in zip(pair, (3, 4), strict=True)]
-        wholes = [self._whole(kind, seed, pair) for kind, seed in zip(pair, (3, 4), strict=True)]
         out = self._scene(pair)
         self.commands.start(works[0].arguments(out))
-        time.sleep(share * wholes[0][0])
+        time.sleep(share * self._seconds.get(pair[0], 1.0))
         other.start(works[1].arguments(out))
         statuses = [commands.wait(LIMIT) for commands in (self.commands, other)]
         said = [commands.said() for commands in (self.commands, other)]
@@ -84,9 +80,10 @@ class _Scene:
         if statuses == [2, 2]:
             return f"stuck: both refused: {said}"
         found = works[0].contents(out)
-        winners = [expected for status, (_, expected) in zip(statuses, wholes, strict=True) if status == 0]
+        done = [place for place in (0, 1) if statuses[place] == 0]
+        winners = [self._whole(pair[place], (3, 4)[place], pair) for place in done]
         if pair[0] == "sweep":  # runs of several sweeps may lie side by side: each must be whole
-            runs = {name: text for _, whole in wholes for name, text in whole.items() if name.startswith("runs/")}
+            runs = {name: text for whole in winners for name, text in whole.items() if name.startswith("runs/")}
             winners = [{**runs, **expected} for expected in winners]
         differing = min((_differing(found, expected) for expected in winners), key=len)
         if differing:
@@ -113,8 +110,8 @@ class _Scene:
             finish(self.commands, self.kinds["evaluate"](5).arguments(out))
         return out
 
-    def _whole(self, kind: str, seed: int, pair: tuple[str, str]) -> tuple[float, Mapping[str, bytes]]:
-        """Seconds that a command takes where nobody else is, and what it makes."""
+    def _whole(self, kind: str, seed: int, pair: tuple[str, str]) -> Mapping[str, bytes]:
+        """What a command makes where nobody else is."""
         key = (f"{kind} of {pair}", seed)
         if key not in self._alone:
             out = self._scene(pair)
@@ -123,7 +120,8 @@ class _Scene:
             work = self._work(kind, seed, pair)
             begun = time.monotonic()
             finish(self.commands, work.arguments(out))
-            self._alone[key] = time.monotonic() - begun, work.contents(out)
+            self._seconds[kind] = time.monotonic() - begun
+            self._alone[key] = work.contents(out)
         return self._alone[key]
 
 

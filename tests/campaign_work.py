@@ -12,7 +12,7 @@ import yaml
 from command_server import Commands
 from sweep_toys import base
 
-SUITE = {"name": "lengths", "sweeps": [{"parameter": "length", "mode": "scale", "levels": [0.6, 0.8, 1.0, 1.2, 1.4]}]}
+SUITE = {"name": "lengths", "sweeps": [{"parameter": "length", "mode": "scale", "levels": [0.7, 1.0, 1.3]}]}
 LIMIT = 300.0
 """Seconds after which work is stuck."""
 _TOLD_APART = ("meta.json", "log.txt")
@@ -53,25 +53,16 @@ _REPORTED = (*_TOLD_APART, "report.html", "report.md", "costs.csv")
 """A sweep's report tells how long its runs took."""
 
 
-def prepare(
-    folder: Path, commands: Commands, seeds: Sequence[int] = (3,), taus: Sequence[float] = (0.005, 0.01)
-) -> dict[str, Callable[[int], Work]]:
-    """Writes what the commands read into a folder, trains what is evaluated, and returns work by kind, for a seed.
-
-    Args:
-        folder: for everything.
-        commands: to train with.
-        seeds: that sweeps are wanted of.
-        taus: a run of each in a sweep.
-    """
+def prepare(folder: Path, commands: Commands, seeds: Sequence[int] = (3,)) -> dict[str, Callable[[int], Work]]:
+    """Writes what the commands read into a folder, trains what is evaluated, and returns work by kind, for a seed."""
     (folder / "suite.yaml").write_text(yaml.safe_dump(SUITE))
     suite, episodes = str(folder / "suite.yaml"), ["--episodes", "2"]
-    values = base(steps=300, log_every=10, checkpoint_every=20)
+    values = base(steps=200, log_every=10, checkpoint_every=20)
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     for seed in seeds:
         content = {
-            "base": base(steps=100),
-            "grid": {"learner.tau": list(taus)},
+            "base": base(steps=40),
+            "grid": {"learner.tau": [0.005, 0.01]},
             "seeds": [seed],
             "evaluation": {"suite": suite, "episodes": 2},
         }

@@ -20,6 +20,10 @@ import matplotlib.backends.backend_agg, minari, scipy.stats
 import offline_robust.cli.commands, offline_robust.collection, offline_robust.experiments.sweep_run
 from offline_robust.cli import main
 
+if len(sys.argv) > 1:  # runs of sweeps without processes of their own
+    sys.path.append(sys.argv[1])
+    import sweep_toys
+    offline_robust.experiments.sweep_run.engine = lambda name: sweep_toys.in_process
 print("ready", flush=True)
 for line in sys.stdin:
     arguments, log = json.loads(line)
@@ -47,14 +51,23 @@ for line in sys.stdin:
 
 
 class Commands:
-    """Runs commands, one at a time, each in a process group of its own."""
+    """Runs commands, one at a time, each in a process group of its own.
 
-    def __init__(self, log: Path) -> None:
+    Args:
+        log: takes what they print.
+        processes: whether runs of a sweep have processes of their own, which take seconds to start.
+    """
+
+    def __init__(self, log: Path, processes: bool = True) -> None:
         self.log = log
         self.pid = 0
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
+            [sys.executable, "-c", SERVER, *([] if processes else [str(Path(__file__).parent)])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=environment,
         )
         assert self._line(120) == "ready"
 
