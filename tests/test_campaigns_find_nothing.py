@@ -10,7 +10,7 @@ import pytest
 
 
 def test_killed_work_ends_with_the_bytes_it_would_have_ended_with(tmp_path: Path) -> None:
-    kinds = ("train", "evaluate", "collect", "sweep", "train")
+    kinds = ("train", "evaluate", "collect", "train")
     counts = campaign_kills.run(len(kinds), 1, tmp_path, kinds, processes=False)
     assert counts == {"equal": len(kinds), "unequal": 0, "stuck": 0}
 
