@@ -26,6 +26,7 @@ _ASIDE = re.compile(r"\.tmp-orl-[0-9a-f]{16}")
 _KEPT = ".old-orl-"
 _STALE = 86_400.0
 """Seconds after which a leftover is one where there are no locks to tell by."""
+_ATTEMPTS = 20
 
 _open: set[Path] = set()
 """Temporary folders of this process."""
@@ -51,7 +52,6 @@ def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         OSError: it cannot be written, for want of room say; names ``path``.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
     if target.parent not in _tidied:
         _tidied.add(target.parent)
@@ -147,21 +147,19 @@ def _aside(target: Path) -> Iterator[Path]:
 
 
 def _make_aside(folder: Path) -> tuple[Path, int | None]:
-    while True:
+    for _ in range(_ATTEMPTS):
         aside = folder / f".tmp-orl-{secrets.token_hex(8)}"
         _open.add(aside)  # before it is there: whatever interrupts this, `remove_temporaries` knows of it
-        try:
+        with suppress(BlockingIOError, FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)  # who else wrote here may have left nothing, the folder included
             aside.mkdir(0o700)
-        except FileNotFoundError:  # who else wrote here has left nothing, the folder included
-            folder.mkdir(parents=True, exist_ok=True)
-            continue
-        with suppress(BlockingIOError):
             descriptor = _lock_folder(aside)
             if aside.is_dir():
                 return aside, descriptor
             if descriptor is not None:
                 os.close(descriptor)
         _open.discard(aside)  # another process took it for a leftover before it was locked
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _lock_folder(path: Path) -> int | None:

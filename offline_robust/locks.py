@@ -6,6 +6,7 @@ that a killed process left behind holds nobody up.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ from offline_robust.errors import FULL, FolderInUse, UserError
 LOCK = ".lock"
 _MAX_BYTES, _MAX_COMMAND = 4_096, 160
 _POLL = 0.1
+_ATTEMPTS = 20
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -53,7 +55,7 @@ def writing(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         FolderInUse: another process, or another thread of this one, writes there; says who and since when.
         UserError: the folder cannot be made or written into.
     """
-    place = Path(folder).resolve()
+    place = Path(os.path.realpath(folder))  # Path.resolve would raise on a circle of links
     if place in _held and _held[place].thread == threading.get_ident():
         yield
         return
@@ -88,10 +90,7 @@ def _take(place: Path, named: Path, wait: bool) -> int | None:
     path = place / LOCK
     while True:
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
-        except FileNotFoundError:  # who wrote here has left nothing, the folder included
-            continue
+            descriptor = _open(place)
         except OSError as error:
             raise _unusable(named, error) from None
         try:
@@ -112,6 +111,20 @@ def _take(place: Path, named: Path, wait: bool) -> int | None:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _open(place: Path) -> int:
+    path = place / LOCK
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):  # who wrote here has left nothing, the folder included
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+            except PermissionError:  # another user's, left by a kill: it can be locked all the same
+                if not os.path.lexists(path):
+                    raise
+                return os.open(path, os.O_RDONLY | _FLAGS)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
 
 
 def _let_go(place: Path, held: _Held) -> None:

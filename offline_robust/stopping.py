@@ -63,6 +63,8 @@ def heard(numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
     try:
         yield
     finally:
+        if received:
+            _tidy()
         # What there was to do is done: while the interpreter takes itself apart there is nothing left to stop.
         atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in before])
         for number, handler in before.items():
@@ -77,11 +79,16 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _leave(number: int) -> NoReturn:
+def _tidy() -> None:
+    """What `with` and `finally` do, for a signal that came between two of their lines."""
     for module, tidy in (("files", "remove_temporaries"), ("locks", "let_go_of_all")):
         function = getattr(sys.modules.get(f"offline_robust.{module}"), tidy, None)
         if function is not None:
             function()
+
+
+def _leave(number: int) -> NoReturn:
+    _tidy()
     line = f"error: {said(number)}\n".encode()
     os.write(2, _SHOW_CURSOR + line if os.isatty(2) else line)
     os._exit(128 + number)

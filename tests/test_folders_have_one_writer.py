@@ -16,6 +16,7 @@ from sweep_toys import base, written_elsewhere
 from offline_robust import load_run, train
 from offline_robust.errors import FolderInUse, UserError
 from offline_robust.experiments.comparison import rewrite_report
+from offline_robust.files import write_text
 from offline_robust.locks import LOCK, writing
 
 HOLD = "with writing(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
@@ -107,6 +108,15 @@ def test_a_lock_that_is_a_link_or_a_pipe_is_refused_and_what_it_points_to_stays(
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+    os.symlink(tmp_path / "circle", tmp_path / "circle")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "circle"):
         with pytest.raises(UserError, match="cannot be written"), writing(place):
             pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no such file system here")
+def test_a_place_where_nothing_can_be_made_is_told_and_not_tried_for_ever() -> None:
+    with pytest.raises(UserError, match="cannot be written"), writing("/proc/nothing"):
+        pass
+    with pytest.raises(OSError, match="/proc"):
+        write_text("/proc/nothing", "")
