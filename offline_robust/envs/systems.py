@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -156,6 +156,7 @@ class System:
         time_limit: steps, or None.
         step_seconds: simulated time of one step, or None where the environment does not tell.
         simulator: "mujoco" where the batched MuJoCo engine runs it, else "".
+        withheld: why a parameter that similar environments have cannot be perturbed in this one, by name.
     """
 
     env_id: str
@@ -167,6 +168,7 @@ class System:
     time_limit: int | None
     step_seconds: float | None
     simulator: str = ""
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     def spec(self, name: str) -> ParameterSpec:
         """Looks one parameter up.
@@ -174,6 +176,8 @@ class System:
         Raises:
             EvaluationError: the environment has no such parameter; offers the nearest names.
         """
+        if name in self.withheld and name not in self.parameters:
+            raise EvaluationError(f"{name} cannot be perturbed in {self.env_id}: {self.withheld[name]}")
         if name not in self.parameters:
             raise EvaluationError(f"{self.env_id} has no parameter {name!r} to perturb{nearest(name, self.parameters)}")
         return self.parameters[name]
@@ -260,6 +264,7 @@ def _system(env_id: str, key: str) -> System:
         env.spec.max_episode_steps if env.spec else None,
         float(seconds) if isinstance(seconds, int | float) else None,
         _simulator(env),
+        getattr(physics, "withheld", {}),
     )
     env.close()  # type: ignore[no-untyped-call]
     return found
