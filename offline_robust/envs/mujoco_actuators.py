@@ -82,6 +82,7 @@ def _strength(model: Model, motors: _Motors) -> Parameter | Withheld:
     by_gear = np.array([_plain(model, int(actuator)) for actuator in motors.ids], bool)
     nominal, ids = strengths(model)[motors.ids], motors.ids
     outputs = model.actuator_outadr[ids]
+    muscles = np.isin(model.actuator_gaintype[ids], _MUSCLE) | np.isin(model.actuator_biastype[ids], _MUSCLE_BIAS)
 
     def read(simulation: Simulation) -> FloatArray:
         gears = np.array(simulation.model.actuator_gear[outputs, 0], np.float64)
@@ -89,6 +90,8 @@ def _strength(model: Model, motors: _Motors) -> Parameter | Withheld:
 
     def write(simulation: Simulation, values: FloatArray) -> None:
         factor = factors(values, nominal)
+        if (factor[muscles] < 0.0).any():
+            raise EvaluationError(f"{name}: a muscle cannot push, so its strength keeps its sign")
         for limit in limits:
             _write_limit(simulation, limit, factor[np.searchsorted(ids, limit.motors)])
         simulation.model.actuator_gear[outputs[by_gear], 0] = values[by_gear]

@@ -33,6 +33,7 @@ Model = Any
 _ROUND = (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 _ANT_LEGS = ("front_left_leg", "front_right_leg", "back_leg", "right_back_leg")
 _REACHER_LINKS = {"body0": "link0", "body1": "link1"}
+_HOLDS = (int(mujoco.mjtEq.mjEQ_CONNECT), int(mujoco.mjtEq.mjEQ_WELD))
 _DRIVES = ("JOINT", "JOINTINPARENT", "TENDON")
 _ROUNDING = 1e-12  # metres; a robot is not lifted for less
 
@@ -171,11 +172,11 @@ def _links(model: Model, spec: Any | None) -> tuple[list[int], dict[str, str]]:
 
 def _closed_trees(model: Model) -> set[int]:
     """The root bodies of robots that are held by more than their joints: loops, and hands that follow a target."""
-    held = set()
+    held: set[int] = set()
     for constraint in range(model.neq):
-        if model.eq_type[constraint] in (mujoco.mjtEq.mjEQ_CONNECT, mujoco.mjtEq.mjEQ_WELD):
+        if model.eq_type[constraint] in _HOLDS:
             ends = np.array([model.eq_obj1id[constraint], model.eq_obj2id[constraint]])
-            at_sites = model.eq_objtype[constraint] == mujoco.mjtObj.mjOBJ_SITE
+            at_sites = model.eq_objtype[constraint] == int(mujoco.mjtObj.mjOBJ_SITE)
             held |= {_root(model, int(body)) for body in (model.site_bodyid[ends] if at_sites else ends)}
     return held - {0}
 

@@ -130,7 +130,10 @@ class MuJoCoPhysics:
         if self._stale:
             now = self._simulation
             now.scratch = now.scratch or mujoco.MjData(now.model)
+            laws = now.model.actuator_biasprm.copy()
             mujoco.mj_setConst(now.model, now.scratch)
+            # A servo of negative strength looks like one with a damping ratio, which MuJoCo would work out anew.
+            now.model.actuator_biasprm[:] = laws
             now.written.update(_derived_fields())
             self._stale = False
         if "actuator_acc0" in self._simulation.written:
