@@ -114,12 +114,12 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
             )
 
 
-_DEPTH, _MOST = 3, 1_000
+_DEPTH, _MOST = 5, 1_000
 """How deep the parts of an environment are searched for its model, and through lists of how many parts."""
 
 
 def _holders(env: Any) -> list[tuple[Any, Any]]:
-    """Every attribute or entry that holds the model, in an environment and in its parts a few levels down.
+    """Every attribute or entry that holds the model, in an environment and in its parts some levels down.
 
     Returns:
         Pairs of a dictionary (an object's attributes, too) or list, and the key in it.
