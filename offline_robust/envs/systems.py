@@ -105,12 +105,16 @@ def open_physics(env: Env, env_id: str) -> Physics:
 
 def model_owner(env: Env) -> Env | None:
     """The environment that holds a MuJoCo model as its own: this one, or one inside it, as the mazes have a robot."""
-    inner = env.unwrapped
+    inner: Any = env.unwrapped
     held = [value.unwrapped for value in vars(inner).values() if isinstance(value, gym.Env)]
     for candidate in (inner, *held):
-        if type(vars(candidate).get("model")).__module__.startswith("mujoco."):
+        if _is_model(vars(candidate).get("model")):
             return candidate
-    return None
+    return inner if _is_model(getattr(inner, "model", None)) else None
+
+
+def _is_model(value: object) -> bool:
+    return type(value).__module__.startswith("mujoco.")
 
 
 def _simulator(env: Env) -> str:
