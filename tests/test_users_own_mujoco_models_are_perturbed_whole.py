@@ -38,7 +38,8 @@ LEGS = """<mujocoinclude><body name="torso" pos="0 0 1.25">
         <geom name="toe" type="capsule" size=".06" fromto="0 0 -.05 .2 0 -.05"/>
 </body></body></body></body></mujocoinclude>"""
 MOTORS = """<mujocoinclude><contact><pair geom1="toe" geom2="floor"/></contact>
-  <tendon><fixed name="calf" damping="{calf}"><joint joint="leg_joint" coef=".5"/><joint joint="foot_joint" coef="1"/></fixed></tendon>
+  <tendon><fixed name="calf" damping="{calf}"><joint joint="leg_joint" coef=".5"/>
+    <joint joint="foot_joint" coef="1"/></fixed></tendon>
   <actuator><position joint="thigh_joint" gear="1.5"/><position joint="leg_joint" gear="-2"/>
   <motor joint="foot_joint" gear="{motor}" ctrlrange="-1 1"/></actuator></mujocoinclude>"""
 NOMINAL = {

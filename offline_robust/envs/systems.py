@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.envs.making import Env, make_env
+from offline_robust.envs.model_files import files_stamp
 from offline_robust.envs.perturbations import (
     _ON_CHANGE,
     ANY,
@@ -223,7 +224,7 @@ class System:
         )
         if not acting:
             return still
-        physics = _scratch(self.env_id, _key(self.env_kwargs))
+        physics = _scratch(self.env_id, _key(self.env_kwargs), files_stamp(self.env_kwargs))
         ends = [[p.level for p in acting]]
         if any(p.start is not None for p in acting):
             ends.append([p.level if p.start is None else p.start for p in acting])
@@ -237,19 +238,20 @@ class System:
 
 
 def system(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> System:
-    """Describes an environment; it is made once for each set of keyword arguments.
+    """Describes an environment; it is made once for each set of keyword arguments and state of the files they name.
 
     Raises:
         EvaluationError: the environment cannot be made.
     """
-    return replace(_system(env_id, _key(env_kwargs or {})), env_kwargs=dict(env_kwargs or {}))
+    stamp = files_stamp(env_kwargs or {})
+    return replace(_system(env_id, _key(env_kwargs or {}), stamp), env_kwargs=dict(env_kwargs or {}))
 
 
 @lru_cache(maxsize=64)
-def _system(env_id: str, key: str) -> System:
+def _system(env_id: str, key: str, stamp: str) -> System:
     kwargs = json.loads(key)
     env = make_env(env_id, kwargs)
-    physics = _scratch(env_id, key)
+    physics = _scratch(env_id, key, stamp)
     inner: Any = env.unwrapped
     # Box2D environments name their rate in the module and in the metadata alone.
     rate = env.metadata.get("render_fps") if "box2d" in type(inner).__module__ else None
@@ -271,8 +273,8 @@ def _system(env_id: str, key: str) -> System:
 
 
 @lru_cache(maxsize=64)
-def _scratch(env_id: str, key: str) -> Physics:
-    """A simulation that nobody steps, to try perturbations on."""
+def _scratch(env_id: str, key: str, stamp: str) -> Physics:
+    """A simulation that nobody steps, to try perturbations on. Another ``stamp`` is another state of its files."""
     return open_physics(make_env(env_id, json.loads(key)), env_id)
 
 
