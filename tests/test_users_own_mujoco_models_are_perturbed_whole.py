@@ -13,6 +13,7 @@ import pytest
 from gymnasium.envs.mujoco import MujocoEnv
 from numpy.typing import NDArray
 
+from offline_robust.environment import make_spec
 from offline_robust.envs import Perturbation, system
 from offline_robust.envs.batched import make_batch
 from offline_robust.errors import EvaluationError
@@ -157,7 +158,7 @@ def by_loop(xml: str, force: float, breeze: float) -> list[float]:
 
 
 def by_batch(xml: str, acting: tuple[Perturbation, ...], **kwargs: Any) -> list[float]:
-    batch = make_batch(system(OWN, {"xml_file": xml, **kwargs}), [acting] * 4)
+    batch = make_batch(system(make_spec(OWN, {"xml_file": xml, **kwargs})), [acting] * 4)
     observations, totals = batch.reset(range(4)), np.zeros(4)
     for _ in range(60):
         observations, rewards, *_ = batch.step(act(observations))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from offline_robust.environment import make_env
 from offline_robust.envs.mujoco_engine import MuJoCoSimulation, supports
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
+from offline_robust.envs.parts import parts_of
 from offline_robust.envs.perturbations import FloatArray, Perturbation
 from offline_robust.envs.systems import System, perturb
 from offline_robust.errors import EvaluationError
@@ -70,8 +70,9 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
-        self._inner: Any = env.unwrapped
-        self._holders = _holders(self._inner)
+        self._inner = cast(Any, env.unwrapped)
+        own = self._inner.model
+        self._holders = [(where, key) for where, key, part in parts_of(self._inner) if part is own]
         self._before: tuple[FloatArray, FloatArray, float] | None = None
 
     def commit(self) -> None:
@@ -112,38 +113,6 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
                 f"{type(self._inner).__name__} sets xfrc_applied during its steps, which takes a push away: pushes "
                 f"cannot be added to it"
             )
-
-
-_DEPTH, _MOST = 5, 1_000
-"""How deep the parts of an environment are searched for its model, and through lists of how many parts."""
-
-
-def _holders(env: Any) -> list[tuple[Any, Any]]:
-    """Every attribute or entry that holds the model, in an environment and in its parts some levels down.
-
-    Returns:
-        Pairs of a dictionary (an object's attributes, too) or list, and the key in it.
-    """
-    model, found, seen, level = env.model, [], {id(env)}, [env]
-    for _ in range(_DEPTH):
-        below = []
-        for part in level:
-            inside = part if isinstance(part, dict | list) else vars(part)
-            for key, value in list(inside.items() if isinstance(inside, dict) else enumerate(inside)):
-                if value is model:
-                    found.append((inside, key))
-                elif _is_part(value) and id(value) not in seen:
-                    seen.add(id(value))
-                    below.append(value)
-        level = below
-    return found
-
-
-def _is_part(value: Any) -> bool:
-    """Whether a value may hold a model in attributes or entries of its own."""
-    if isinstance(value, dict | list):
-        return len(value) <= _MOST
-    return hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
 
 
 def open_mujoco(env: gym.Env[Any, Any], owner: gym.Env[Any, Any]) -> MuJoCoPhysics:

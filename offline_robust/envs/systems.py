@@ -14,6 +14,7 @@ import numpy as np
 from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, parts, step_limit
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.layers import layered
+from offline_robust.envs.model_files import files_stamp
 from offline_robust.envs.perturbations import (
     _ON_CHANGE,
     ANY,
@@ -110,7 +111,7 @@ def model_owner(env: Env) -> Env | None:
     for candidate in (inner, *held):
         if _is_model(vars(candidate).get("model")):
             return candidate
-    return inner if _is_model(getattr(inner, "model", None)) else None
+    return env.unwrapped if _is_model(getattr(inner, "model", None)) else None
 
 
 def _is_model(value: object) -> bool:
@@ -250,7 +251,7 @@ class System:
         )
         if not acting:
             return still
-        physics = _scratch(_key(self.environment))
+        physics = _scratch(_key(self.environment), files_stamp(self.environment.kwargs))
         ends = [[p.level for p in acting]]
         if any(p.start is not None for p in acting):
             ends.append([p.level if p.start is None else p.start for p in acting])
@@ -264,20 +265,20 @@ class System:
 
 
 def system(env: str | EnvironmentSpec) -> System:
-    """Describes an environment; it is made once for each description.
+    """Describes an environment; it is made once for each description and state of the files that it names.
 
     Raises:
         EvaluationError: the environment cannot be made, or its observations or actions are not numbers.
     """
     spec = as_spec(env)
-    return replace(_system(_key(spec)), environment=spec)
+    return replace(_system(_key(spec), files_stamp(spec.kwargs)), environment=spec)
 
 
 @lru_cache(maxsize=64)
-def _system(key: str) -> System:
+def _system(key: str, stamp: str) -> System:
     spec = _spec(key)
     env = make_flat(spec)
-    physics = _scratch(key)
+    physics = _scratch(key, stamp)
     inner: Any = env.unwrapped
     # Box2D environments name their rate in the module and in the metadata alone.
     rate = env.metadata.get("render_fps") if "box2d" in type(inner).__module__ else None
@@ -324,8 +325,8 @@ def _simulator_within(spec: EnvironmentSpec) -> str:
 
 
 @lru_cache(maxsize=64)
-def _scratch(key: str) -> Physics:
-    """A simulation that nobody steps, to try perturbations on."""
+def _scratch(key: str, stamp: str) -> Physics:
+    """A simulation that nobody steps, to try perturbations on. Another ``stamp`` is another state of its files."""
     spec = _spec(key)
     return open_physics(make_env(spec), spec.id)
 

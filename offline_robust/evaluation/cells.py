@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -18,12 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from offline_robust.envs import Condition
+from offline_robust.envs.identity import environment_identity
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.plan import Plan, versions
 from offline_robust.files import remove_leftovers, write_text
@@ -43,7 +42,6 @@ _KINDS: dict[str, tuple[type, type[np.generic]]] = {
 _BYTES_PER_EPISODE, _BYTES_MORE = 100, 10_000
 _MAX_LENGTH = 2**53
 _CODE = ("environment", "envs", "evaluation", "networks")
-_MAX_SOURCE = 100_000_000
 
 
 class Cells:
@@ -69,7 +67,7 @@ class Cells:
         self._common = {
             "policy": fingerprint(policy),
             "environment": {key: value for key, value in of.environment.to_dict().items() if key != "imports"},
-            "files": _environment(of.env_id, of.environment.kwargs),
+            "made_of": environment_identity(of.environment),
             "time_limit": of.time_limit,
             "max_steps": max_steps,
             "seed": seed,
@@ -185,19 +183,6 @@ def _column(values: Any, name: str, kind: type, dtype: type[np.generic], episode
     if name == "return" and not np.isfinite(array).all():
         raise ValueError("a return is not finite")
     return array
-
-
-def _environment(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """The code behind an environment and the files that its arguments name, each with the hash of its content."""
-    entry = gym.spec(env_id).entry_point
-    module = entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
-    named = {"code": getattr(sys.modules.get(module), "__file__", None), **env_kwargs}
-    found = {"entry_point": entry if isinstance(entry, str) else f"{module}:{getattr(entry, '__qualname__', '')}"}
-    for name, value in named.items():
-        path = Path(value) if isinstance(value, str) and 0 < len(value) < 1_000 else None
-        if path is not None and path.is_file() and path.stat().st_size <= _MAX_SOURCE:
-            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 @lru_cache(maxsize=1)
