@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ORL := $(BIN)/offline-robust
 RUNS := runs/quickstart
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test robotics lint bench clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,13 @@ quickstart: $(VENV)/core
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+# Adroit and the maze tasks. gymnasium-robotics and d3rlpy need different versions of Gymnasium.
+robotics:
+	@test -d $(VENV)-robotics || $(PYTHON) -m venv $(VENV)-robotics
+	$(VENV)-robotics/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.13.0 mujoco==3.17.0 pytest hypothesis 'minari[create,hdf5]==0.5.4' -e '.[robotics]'
+	$(VENV)-robotics/bin/python -m pytest tests/robotics
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	$(BIN)/python docs/figures/configuration.py --check
@@ -38,4 +45,4 @@ bench: $(VENV)/dev
 	$(ORL) bench
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-robotics build dist

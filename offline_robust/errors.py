@@ -7,6 +7,7 @@ ours and shows its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -39,6 +40,14 @@ class MissingExtra(UserError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'offline-robust[{extra}]'")
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def readable(text: str) -> str:
+    """Anyone's text as one line of printable characters: Gymnasium colours its warnings, file names hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(_COLOUR.sub("", text).split()))
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from offline_robust.errors import UserError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -49,6 +51,33 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Writes JSON atomically, indented, with a final newline."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def home() -> Path | None:
+    """The user's home; None where nothing tells of one: no HOME, and a user id without an account, as in containers."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        return None
+
+
+def writable_home() -> Path | None:
+    """The user's home where it can be written to; other programs' folders go elsewhere where it cannot."""
+    found = home()
+    return found if found is not None and os.access(found, os.W_OK | os.X_OK) else None
+
+
+def expanded(path: str | Path, error: type[UserError] = UserError) -> Path:
+    """The path with ``~`` and ``~user`` in front resolved; one that exists as it is written stays so.
+
+    Raises:
+        error: nothing tells of such a home.
+    """
+    given = Path(path)
+    try:
+        return given if given.exists() else given.expanduser()
+    except (RuntimeError, KeyError):
+        raise error(f"{given}: no home directory is known for {given.parts[0]}; write the path out") from None
 
 
 def bundled(kind: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+
+if find_spec("gymnasium_robotics") is None:  # `make robotics` has an environment of its own for these
+    collect_ignore = ["robotics"]
 
 
 @pytest.fixture(autouse=True)

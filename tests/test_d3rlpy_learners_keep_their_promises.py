@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from dataclasses import replace
 
@@ -16,11 +18,13 @@ from toys import line_dataset, saved
 from offline_robust.baselines import read_policy
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE, require_d3rlpy
 from offline_robust.baselines.policy_files import D3RLPyPolicy
+from offline_robust.datasets import TransitionDataset
 from offline_robust.errors import CheckpointError, ConfigError, EvaluationError, MissingExtra
 from offline_robust.evaluation import evaluate
 from offline_robust.evaluation.cells import fingerprint
 from offline_robust.experiments import load_config, load_run, train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
+from offline_robust.experiments.config import parse_override
 from offline_robust.networks import Policy
 
 d3rlpy = require_d3rlpy("these tests")
@@ -354,3 +358,29 @@ def test_a_run_is_evaluated_by_our_engine(tmp_path) -> None:
         assert (results.frame["return"] == again.frame["return"]).all()
         assert run.config.learner.version == d3rlpy.__version__
         assert not (run.folder / "model.json").exists()
+
+
+def with_a_constant_action(low: float, high: float) -> TransitionDataset:
+    """Two actions, the second always 0.5, in a space of these bounds; NaN stands for what the data span."""
+    line = line_dataset()
+    actions = torch.cat([line.actions, torch.full_like(line.actions, 0.5)], dim=1)
+    ends = (actions.amin(0), actions.amax(0))
+    bounds = [np.full(2, low, np.float32), np.full(2, high, np.float32)] if low == low else [e.numpy() for e in ends]
+    return replace(line, actions=actions, action_space=gym.spaces.Box(*bounds, dtype=np.float32))
+
+
+@pytest.mark.parametrize("scaler", ["space", "min_max"])
+@pytest.mark.parametrize("bounds", [(math.nan, math.nan), (-math.inf, math.inf), (-2.0, 2.0)])
+def test_what_is_advised_for_an_action_that_never_changes_works(scaler: str, bounds: tuple[float, float]) -> None:
+    data = with_a_constant_action(*bounds)
+    if (scaler, bounds) != ("space", (-2.0, 2.0)):
+        with pytest.raises(ConfigError) as refused:
+            make("TD3PlusBC", data, action_scaler=scaler)
+        advice = re.search(r"; use (\w+)|(\{type.*?\})", str(refused.value))
+        assert advice is not None, str(refused.value)
+        scaler = advice[1] or parse_override(f"a={advice[2]}")[1]
+    learner = make("TD3PlusBC", data, action_scaler=scaler)
+    steps(learner, 2)
+    acted = np.asarray(learner.policy.act(data.observations[:5]))
+    assert np.isfinite(acted).all()
+    assert (np.abs(acted[:, 1]) <= 2.0).all()

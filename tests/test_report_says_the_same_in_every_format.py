@@ -23,7 +23,7 @@ from offline_robust.reports.costs import cost_data
 from offline_robust.reports.curves import metric_data
 from offline_robust.reports.markdown import document, escaped
 from offline_robust.reports.standing import words
-from offline_robust.reports.text import number
+from offline_robust.reports.text import number, summary_table
 
 
 def record(name: str, learner: str, offset: float = 0.0, dataset: str = "d", **meta: Any) -> RunRecord:
@@ -216,3 +216,28 @@ def test_simulations_that_broke_down_are_told() -> None:
     meta = {"parts": [{"env_id": "Pendulum-v1", "broken": {"length x1.5": 2}} for _ in range(2)]}
     assert "length x1.5: 4 episodes" in document(build_report(Results(results.frame, meta)).blocks)
     assert "Broken simulations" not in document(build_report(results).blocks)
+
+
+@pytest.mark.parametrize("learners", [1, 2])
+def test_a_report_on_the_nominal_system_alone_says_nothing_of_perturbations(learners: int) -> None:
+    """Its one condition is neither "all conditions" nor the worst of several; its verdict is about that system."""
+    rng = np.random.default_rng(0)
+    whole = [table(rng.normal(size=(2, 1, 6)) + level, name, [1.0]).frame for name, level in (("a", 9), ("b", 0))]
+    results = Results(pd.concat(whole[:learners], ignore_index=True))
+    assert results.frame["nominal"].all()
+    report = build_report(results)
+    text = document(report.blocks)
+    assert report.heading.endswith(" in Pendulum-v1, on the nominal system")
+    for said in ("perturbed, ", ", perturbed", "ll conditions", "Worst", "worst condition", "Far"):
+        found = [line for line in text.splitlines() if said in line and "Performance profile" not in line]
+        # What a column means is explained in the same words whatever was evaluated.
+        assert not [line for line in found if line.startswith((">", "|", "#"))], said
+    assert ("On the nominal system, a returns more than b" in text) == (learners == 2)
+    assert ("Nothing was perturbed." in text) == (learners == 1)
+    assert "Worst level" not in summary_table(results)
+
+
+def test_a_report_on_perturbed_systems_says_so() -> None:
+    report = build_report(two_learners())
+    assert report.heading.endswith(", perturbed")
+    assert "worst" in document(report.blocks).lower()

@@ -37,7 +37,7 @@ def _cartpole() -> gym.Env[Any, Any]:
 
 def _hopper() -> gym.Env[Any, Any]:
     env = gym.make("Hopper-v5", forward_reward_weight=2.0, healthy_reward=0.5, max_episode_steps=60)
-    env = wrappers.RescaleAction(wrappers.ClipAction(env), -2, 2)
+    env = wrappers.ClipAction(wrappers.RescaleAction(env, -2, 2))
     return wrappers.ClipReward(wrappers.FrameStackObservation(env, 2), -1.0, 3.0)
 
 

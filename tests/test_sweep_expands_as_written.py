@@ -10,6 +10,7 @@ import yaml
 from sweep_toys import base, write_sweep
 
 from offline_robust.errors import ConfigError
+from offline_robust.experiments.config import parse_override
 from offline_robust.experiments.sweep import MAX_CELLS, digest, expand, load_sweep
 from offline_robust.experiments.sweep_compare import load_comparison
 from offline_robust.experiments.sweep_picks import select, wandb_sweep
@@ -77,8 +78,8 @@ def test_picks_choose_by_value_position_and_name() -> None:
         }
     )
     cells = expand(sweep)
-    # 1e-05 is a text to YAML, and how W&B spells that number.
-    chosen = select(cells, [("seed", 1), ("list", "two"), ("learner.actor_learning_rate", "1e-05")], sweep)
+    # 1e-05 is how W&B spells that number.
+    chosen = select(cells, [("seed", 1), ("list", "two"), parse_override("learner.actor_learning_rate=1e-05")], sweep)
     assert [cell.name for cell in chosen] == ["two-actor_learning_rate=1e-05-seed1"]
     assert len(select(cells, [("list", 0)], sweep)) == 4
     with pytest.raises(ConfigError, match="did you mean 'learner\\.actor_learning_rate'"):

@@ -44,7 +44,7 @@ VALUES = {
     "no truth value": '!!bool "perhaps"',
     "5000 digits": "9" * 5000,
     "many bits": "0x" + "F" * 5000,
-    "sexagesimal": "1" + ":59" * 400 + ".5",
+    "sexagesimal": "!!float 1" + ":59" * 400 + ".5",  # without the tag it is text
     "key that is no text": "{1: 2}",
     "key that is a list": "{[1]: 2}",
     "control characters": '"\x01"',

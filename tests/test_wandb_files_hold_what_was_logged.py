@@ -70,7 +70,7 @@ def test_the_file_of_a_training_holds_its_name_group_config_and_metrics(tmp_path
     meta = content.run
     assert (meta.project, meta.display_name, meta.job_type) == ("proj", "sac-seed3", "train")
     assert meta.run_id == json.loads((run.folder / "wandb.json").read_text())["id"]
-    assert meta.run_group == group_of(run.config, "sac")
+    assert meta.run_group == group_of(run.config, "sac", run.meta["dataset"]["fingerprint"])
     assert {"mine", "v0.1.0"} <= set(meta.tags)
     commit = run.meta["git"].get("commit")
     assert commit is None or any(f"-g{commit[:7]}" in tag for tag in meta.tags)

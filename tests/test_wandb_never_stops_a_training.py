@@ -18,8 +18,10 @@ from toys import line_dataset, run_values, saved
 from wandb_files import wait_for_wandb
 
 from offline_robust.collection import collect
-from offline_robust.errors import MissingExtra
-from offline_robust.experiments import Run, train
+from offline_robust.errors import ConfigError, MissingExtra
+from offline_robust.experiments import Run, load_run, train
+from offline_robust.experiments.sweep import expand, load_sweep
+from offline_robust.experiments.sweep_run import run_sweep
 
 
 class Stop(Exception):
@@ -255,6 +257,38 @@ def test_a_missing_wandb_leaves_nothing_behind(dataset: str, tmp_path: Path, mon
     with pytest.raises(MissingExtra):
         train(values(dataset, "offline"), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tags": ["good", "t" * 65]}, "65 characters"),
+        ({"tags": [""]}, "0 characters"),
+        ({"project": "a/b"}, "holds '/'"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_before_the_start(settings, said, dataset: str, tmp_path: Path) -> None:
+    """And by W&B itself, or the refusal would be for nothing; a run with such a tag of old can still be opened."""
+    with pytest.raises(Exception, match=r"Tag|project"):
+        wandb.Settings(**{{"tags": "run_tags"}.get(key, key): value for key, value in settings.items()})
+    config = values(dataset, "offline") | {"wandb": {"mode": "offline", **settings}}
+    with pytest.raises(ConfigError, match=said):
+        train(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    sweep = load_sweep({"base": config, "seeds": 2})
+    with pytest.raises(ConfigError, match=said):
+        run_sweep(sweep, expand(sweep), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+    run = train(config | {"wandb": {"mode": "disabled", **settings}}, out=tmp_path / "run")
+    text = (run.folder / "config.yaml").read_text().replace("mode: disabled", "mode: offline")
+    (run.folder / "config.yaml").write_text(text)
+    assert load_run(run.folder).config.wandb.mode == "offline"
+
+
+def test_a_tag_as_long_as_wandb_takes_is_taken(dataset: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(values(dataset, "offline") | {"wandb": {"mode": "offline", "tags": ["t" * 64]}}, out=tmp_path / "run")
 
 
 def test_a_failed_training_does_not_lend_its_run_to_the_next(dataset: str, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from offline_robust.errors import ConfigError
 
 _PATH = "learner.config"
 
+_FEW = 8
+"""Actions whose bounds a message writes out."""
+
 
 def make_algorithm(
     name: str,
@@ -29,6 +32,7 @@ def make_algorithm(
     device: torch.device,
     stream: PrivateStream,
     fit: Callable[[Any], None] | None = None,
+    actions: NDArray[np.float32] | None = None,
 ) -> Any:
     """A d3rlpy algorithm with fresh networks.
 
@@ -40,6 +44,7 @@ def make_algorithm(
         device: of the networks.
         stream: draws the weights.
         fit: fits the scalers of the config; None where they are fitted already.
+        actions: (N, A), the data's; they decide what to advise where the space has no bounds to scale by.
 
     Raises:
         ConfigError: d3rlpy refuses a value.
@@ -48,7 +53,7 @@ def make_algorithm(
     d3rlpy = require_d3rlpy(f"learner d3rlpy:{name}")
     values = dict(resolved)
     if values["action_scaler"]["type"] == SPACE:
-        values["action_scaler"] = space_scaler(action_space)
+        values["action_scaler"] = space_scaler(action_space, actions)
     try:
         config = build(getattr(d3rlpy.algos, f"{name}Config"), values)
         if fit is not None:
@@ -64,18 +69,26 @@ def make_algorithm(
     return algorithm
 
 
-def space_scaler(space: Spaces | None) -> dict[str, Any]:
+def space_scaler(space: Spaces | None, actions: NDArray[np.float32] | None = None) -> dict[str, Any]:
     """d3rlpy's policies act within [-1, 1]; what maps that to the action space, or nothing where it is the same.
 
     Raises:
-        ConfigError: the space has no bounds.
+        ConfigError: the space has no bounds, or none but the one value that the data hold.
     """
     if not isinstance(space, gym.spaces.Box):
         return {"type": "none", "params": {}}
     low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
         mend = "set it to min_max, which spans the data's actions, or to none"
+        if actions is not None and (actions.min(axis=0) == actions.max(axis=0)).any():
+            mend = f"{_give_bounds(actions.min(axis=0), actions.max(axis=0))}, or set it to none"
         raise ConfigError(f"{_PATH}.action_scaler: the action space {space} has no bounds to scale by; {mend}")
+    if not (low < high).all():
+        still = np.flatnonzero(low == high)[0]
+        raise ConfigError(
+            f"{_PATH}.action_scaler: action {still} is {low[still]:g} throughout the data, and nothing says how far it "
+            f"could go; {_give_bounds(low, high)}"
+        )
     if (low == -1.0).all() and (high == 1.0).all():
         return {"type": "none", "params": {}}
     return {"type": "min_max", "params": {"minimum": low.tolist(), "maximum": high.tolist()}}
@@ -98,7 +111,7 @@ def fit_scalers(config: Any, dataset: TransitionDataset, rewards: Tensor) -> Non
     if (scaler := config.observation_scaler) is not None and not scaler.built:
         _fit_vectors(scaler, observations, "observation")
     if (scaler := config.action_scaler) is not None and not scaler.built:
-        _fit_vectors(scaler, dataset.actions[rows].cpu().numpy(), "action")
+        _fit_vectors(scaler, dataset.actions[rows].cpu().numpy(), "action", dataset.action_space)
     if (scaler := config.reward_scaler) is not None and not scaler.built:
         _fit_rewards(scaler, rewards[rows].double(), dataset.episode[rows])
 
@@ -115,15 +128,27 @@ def fit_neighbours(algorithm: Any, dataset: TransitionDataset) -> None:
     algorithm._nbsr.fit(np.concatenate([observations * algorithm.config.beta, actions], axis=1))
 
 
-def _fit_vectors(scaler: Any, values: NDArray[np.float32], what: str) -> None:
+def _fit_vectors(scaler: Any, values: NDArray[np.float32], what: str, space: Spaces | None = None) -> None:
     if scaler.get_type() == "standard":
         scaler.mean, scaler.std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
         return
     scaler.minimum, scaler.maximum = values.min(axis=0), values.max(axis=0)
     constant = np.flatnonzero(scaler.minimum == scaler.maximum)
     if len(constant):
-        mend = "use standard" if what == "observation" else "use space"
+        mend = "use standard" if what == "observation" else _give_bounds(scaler.minimum, scaler.maximum)
+        if isinstance(space, gym.spaces.Box) and np.isfinite([space.low, space.high]).all():
+            mend = "use space" if (space.low < space.high).all() else mend
         raise ConfigError(f"{_PATH}.{what}_scaler: min_max divides by zero: {what} {constant[0]} never changes; {mend}")
+
+
+def _give_bounds(low: NDArray[np.float32], high: NDArray[np.float32]) -> str:
+    """Half a sentence with a scaler that works: the data's bounds, one to either side of what never changes."""
+    still = low == high
+    ends = [np.where(still, low + side, end).tolist() for side, end in ((-1, low), (1, high))]
+    if len(low) > _FEW:
+        return f"give its bounds: {{type: min_max, minimum: [...], maximum: [...]}} with {len(low)} numbers each"
+    minimum, maximum = ("[" + ", ".join(f"{value:.6g}" for value in end) + "]" for end in ends)
+    return f"give its bounds, for example {{type: min_max, minimum: {minimum}, maximum: {maximum}}}"
 
 
 def _fit_rewards(scaler: Any, rewards: Tensor, episode: Tensor) -> None:

@@ -68,6 +68,7 @@ class D3RLPyLearner(Learner):
             problem.device,
             self._stream,
             lambda made: fit_scalers(made, dataset, rewards),
+            None if dataset.discrete else dataset.actions.cpu().numpy(),
         )
         """d3rlpy's algorithm object, for its evaluators; it shares the networks that are trained here."""
         if name == "PRDC":

@@ -7,10 +7,9 @@ import textwrap
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from offline_robust.cli.options import Import
-from offline_robust.cli.tables import plain_table, wide_console
+from offline_robust.cli.output import plain_table, wide_console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 EnvId = Annotated[str, typer.Argument(metavar="ENV", help="A Gymnasium id, for example Hopper-v5.")]
@@ -41,7 +40,7 @@ def suites(env: MaybeEnvId = None, import_: Import = None, as_json: Json = False
         ids = () if env else (", ".join(row["env_ids"]) or "every one",)
         counts = sorted(set(row["conditions"].values()))
         source = textwrap.shorten(row["source"].partition(". ")[0], _SOURCE, placeholder=" ...")
-        table.add_row(*(escape(text) for text in (row["name"], *ids, _range(counts), source)))
+        table.add_row(row["name"], *ids, _range(counts), source)
     console = wide_console()
     console.print(table)
     if not rows:
@@ -59,14 +58,13 @@ def parameters(env: EnvId, import_: Import = None, as_json: Json = False) -> Non
         left = "(" if row["low_excluded"] else "["
         limits = f"{left}{row['low']:g}, {row['high']:g}]"
         meaning = row["meaning"] + (" (the model is built again)" if row["structural"] else "")
-        cells = (
+        table.add_row(
             row["name"],
             _with_unit(nominal_text(row["nominal"]), row["unit"]),
             limits,
             row["default_mode"],
             meaning,
         )
-        table.add_row(*(escape(text) for text in cells))
     wide_console().print(table)
 
 

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from offline_robust.cli.arguments import counted, measured
 from offline_robust.cli.options import EnvOfData, Import
-from offline_robust.cli.tables import plain_table, wide_console
+from offline_robust.cli.output import Console, Table, Text, bars, plain_table, spinner, wide_console
+from offline_robust.cli.output import out as stdout
 from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
 from offline_robust.collection.recipes import recipe_file
-from offline_robust.datasets import bundled_names, check, convert, describe, load_dataset
-from offline_robust.datasets.sources import bundled_data, made_folder, minari_ids
+from offline_robust.datasets import bundled_names, convert, describe, load_dataset
+from offline_robust.datasets.load import examine
+from offline_robust.datasets.sources import bundled_data, folder_to_make, made_folder, minari_ids
 from offline_robust.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
@@ -42,18 +41,18 @@ def list_datasets(as_json: Json = False) -> None:
     table.columns[1].no_wrap = table.columns[2].no_wrap = True
     for row in rows:
         size = f"{row['transitions']:,}" if "transitions" in row else ""
-        table.add_row(*(escape(cell) for cell in (row["name"], row["data"], size, row.get("description", ""))))
+        table.add_row(row["name"], row["data"], size, row.get("description", ""))
     console = wide_console()
     console.print(table)
     if any(row["data"] == "on demand" for row in rows):
-        console.print("on demand: make it with offline-robust data collect NAME", highlight=False)
+        console.say("on demand: make it with offline-robust data collect NAME")
 
 
 def _known(name: str) -> dict[str, Any]:
     """One line of the list: a bundled recipe, and whether its data are shipped, made, or to be made."""
     recipe = load_recipe(name)
     shipped, made = bundled_data(name), made_folder(name)
-    here = shipped or (made if (made / "data").is_dir() else None)
+    here = shipped or (made if made is not None and (made / "data").is_dir() else None)
     return {
         "name": name,
         "kind": "bundled",
@@ -68,15 +67,15 @@ def _known(name: str) -> dict[str, Any]:
 @app.command()
 def info(source: Source, env: EnvOfData = None, import_: Import = None, as_json: Json = False) -> None:
     """Sizes, returns, ends, statistics per dimension, and how much of the action space the data cover."""
-    with _working(f"reading {source}"):
+    with spinner(f"reading {source}"):
         content = describe(load_dataset(source, env=env))
     if as_json:
         _print_json(content)
         return
     console = Console()
-    summary = Table("what", "value", title=escape(source))
+    summary = Table("what", "value", title=source)
     for key in ("environment", "transitions", "episodes", "observation_space", "action_space"):
-        summary.add_row(key, escape(f"{content[key]:,}" if isinstance(content[key], int) else str(content[key])))
+        summary.add_row(key, f"{content[key]:,}" if isinstance(content[key], int) else str(content[key]))
     summary.add_row("memory", f"{content['memory_bytes'] / 1e6:,.1f} MB")
     for key in ("returns", "episode_lengths"):
         spread = content[key]
@@ -85,7 +84,7 @@ def info(source: Source, env: EnvOfData = None, import_: Import = None, as_json:
     summary.add_row("episodes end", ends)
     summary.add_row("rows without next observation", f"{content['rows_without_next_observation']:,}")
     for key, value in content["provenance"].items():
-        summary.add_row(key, escape(str(value)))
+        summary.add_row(key, str(value))
     summary.add_row("fingerprint", content["fingerprint"])
     console.print(summary)
     names = content["observation_names"]
@@ -98,21 +97,24 @@ def check_source(
     source: Source, env: EnvOfData = None, import_: Import = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """Everything that is wrong or worth knowing, with row numbers. Leaves with 2 when the data do not load."""
-    with _working(f"reading {source}", quiet):
-        problems = check(source, env=env)
+    with spinner(f"reading {source}", quiet):
+        problems, agreement = examine(source, env=env)
     errors = sum(problem.severity == "error" for problem in problems)
     if as_json:
-        _print_json({"source": source, "errors": errors, "problems": [problem.as_dict() for problem in problems]})
+        listed = [problem.as_dict() for problem in problems]
+        compared = None if agreement is None else str(agreement)
+        _print_json({"source": source, "errors": errors, "problems": listed, "environment": compared})
     elif not quiet:
         console = Console()
         if problems:
             table = Table("severity", "where", "what", "how to mend")
             for problem in problems:
                 colour = "red" if problem.severity == "error" else "yellow"
-                words = (escape(text) for text in (problem.where, problem.what, problem.mend))
-                table.add_row(f"[{colour}]{problem.severity}[/]", *words)
+                table.add_row(Text(problem.severity, colour), problem.where, problem.what, problem.mend)
             console.print(table)
         console.print(f"{errors} errors, {len(problems) - errors} warnings")
+        if agreement is not None:
+            console.say(str(agreement))
     if errors:
         raise typer.Exit(2)
 
@@ -125,11 +127,14 @@ def collect(
         str | None, typer.Option(help="In place of NAME: a policy file, a run's folder, a bundled policy, or 'random'.")
     ] = None,
     env: Annotated[str | None, typer.Option(help="With --policy: the environment. Default: the policy's own.")] = None,
-    transitions: Annotated[int, typer.Option(help="With --policy: rows.")] = 100_000,
-    epsilon: Annotated[float, typer.Option(help="With --policy: probability of a uniform action, each step.")] = 0.0,
+    transitions: Annotated[int, counted(1, "With --policy: rows.")] = 100_000,
+    epsilon: Annotated[
+        float,
+        measured("With --policy: probability of a uniform action, each step."),
+    ] = 0.0,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="With --policy: draw its actions.")] = False,
     perturb: Annotated[list[str] | None, typer.Option(help="With --policy: physics, as in ctrlrange=0.85.")] = None,
-    seed: Annotated[int, typer.Option(help="With --policy: of start states and exploration.")] = 0,
+    seed: Annotated[int, counted(0, "With --policy: of start states and exploration.")] = 0,
     import_: Import = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -147,7 +152,7 @@ def collect(
         beside = Path()
     with _bar(f"collecting {recipe.name}", recipe.rows, quiet) as advance:
         if name in bundled_names() and out is None:
-            folder = bundled_data(str(name)) or made_folder(str(name))
+            folder = bundled_data(str(name)) or folder_to_make(str(name))
             dataset = make_dataset(str(name), overwrite=overwrite, progress=advance)
         else:
             folder = out or Path(recipe.name)
@@ -167,7 +172,7 @@ def convert_source(
     quiet: Quiet = False,
 ) -> None:
     """Converts between Minari, D4RL's HDF5 and npz; there and back is exact."""
-    with _working(f"converting {source}", quiet):
+    with spinner(f"converting {source}", quiet):
         written = convert(source, target, env=env, to=to, overwrite=overwrite)
         dataset = load_dataset(written, cache=False)
     _done(written, dataset.fingerprint, len(dataset), as_json, quiet)
@@ -177,7 +182,7 @@ def _done(path: Path, fingerprint: str, rows: int, as_json: bool, quiet: bool) -
     if as_json:
         _print_json({"path": str(path), "transitions": rows, "fingerprint": fingerprint})
     elif not quiet:
-        typer.echo(f"{path}: {rows:,} transitions, fingerprint {fingerprint[:16]}")
+        stdout.say(f"{path}: {rows:,} transitions, fingerprint {fingerprint[:16]}")
 
 
 def _range(spread: dict[str, float]) -> str:
@@ -214,21 +219,8 @@ def _print_json(content: Any) -> None:
 
 
 @contextmanager
-def _working(text: str, quiet: bool = False) -> Iterator[None]:
-    """A spinner on stderr while something of unknown length runs; silent when stderr is not a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield
-        return
-    with console.status(escape(text)):
-        yield
-
-
-@contextmanager
 def _bar(text: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; silent when stderr is not a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task(escape(text), total=total)
+    with bars(quiet) as progress:
+        task = progress.add_task(text, total=total)
         yield lambda done: progress.update(task, completed=done)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from offline_robust.cli.arguments import counted
 from offline_robust.cli.options import IgnoreWrapper, Import, MaxSteps
+from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.environment import as_choice, split_module
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
+from offline_robust.numerals import whole
 
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
@@ -26,7 +28,7 @@ Perturb = Annotated[
     list[str] | None,
     typer.Option(help="PARAMETER=START:STOP:COUNT or PARAMETER=A,B,C; several form a grid."),
 ]
-Episodes = Annotated[int | None, typer.Option(min=1, help="Episodes for each condition. Default: the run's own.")]
+Episodes = Annotated[int | None, counted(1, "Episodes for each condition. Default: the run's own.")]
 Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Default: the run's own.")]
 Score = Annotated[
     str | None,
@@ -34,10 +36,11 @@ Score = Annotated[
         metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
     ),
 ]
-EvaluationSeed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of start states and noise.")]
+EvaluationSeed = Annotated[int | None, counted(0, "Seed of start states and noise.")]
 
-_out = Console()
 _YAML = (".yaml", ".yml")
+_NAMED = 5
+"""Tables of earlier evaluations that are named."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def compare(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="How many seeds, or a list: 5, or 0,3,7. Default: 5.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Updates of every learner. Default: each one's configuration.")
+        int | None,
+        counted(1, "Updates of every learner. Default: each one's configuration."),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for every learner.")] = None,
     suite: SuiteName = None,
@@ -186,9 +190,11 @@ def _comparison_values(
         values["learners"] = [name.strip() for name in learners.split(",") if name.strip()]
     if seeds:
         try:
-            numbers = [int(text) for text in seeds.split(",") if text.strip()]
-        except ValueError:
-            raise ConfigError(f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7") from None
+            numbers = [whole(text) for text in seeds.split(",") if text.strip()]
+        except ValueError as problem:
+            raise ConfigError(
+                f"--seeds {seeds[:80]}: expected a number of seeds or a list, as 5 or 0,3,7 ({problem})"
+            ) from None
         if not numbers:
             raise ConfigError(f"--seeds {seeds[:80]!r}: expected a number of seeds or a list, as 5 or 0,3,7")
         values["seeds"] = numbers if "," in seeds else numbers[0]
@@ -255,6 +261,7 @@ def _evaluate_and_report(
     import torch
 
     from offline_robust.experiments.comparison import CELLS, check_conditions, check_score, compare_runs, save_report
+    from offline_robust.experiments.earlier import earlier_results
     from offline_robust.reports import summary_table
 
     check_conditions(asked.suite, asked.perturb)
@@ -263,12 +270,17 @@ def _evaluate_and_report(
     with progress_bar(quiet or as_json) as bar:
         results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=folder / CELLS)
     path = save_report(folder, results, runs, _command(), title, score)
+    kept = [str(table) for table in earlier_results(folder)]
     if as_json:
         content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}
+        content |= {"earlier": kept} if kept else {}
         print(json.dumps(content | ({"score": asdict(reference)} if reference else {}), indent=2, default=str))
     elif not quiet:
-        _out.print(summary_table(results, reference), highlight=False, markup=False, soft_wrap=True)
-        _out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+        stdout.say(summary_table(results, reference))
+        stdout.say(f"report: {path}")
+        if kept:
+            more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+            stdout.say(f"earlier evaluations, kept: {', '.join(kept[:_NAMED])}{more}")
 
 
 def _records(results: Any, score: Any = None) -> list[dict[str, Any]]:

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from offline_robust.cli import catalogue, data, evaluate, sweep
+from offline_robust.cli.arguments import counted
 from offline_robust.cli.options import IgnoreWrapper, Import
+from offline_robust.cli.output import err
+from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
-from offline_robust.errors import UserError
+from offline_robust.errors import UserError, readable
+from offline_robust.files import writable_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,8 +48,6 @@ Score = Annotated[
     ),
 ]
 
-_out, _err = Console(), Console(stderr=True)
-
 # Typer brings a click of its own from 0.2x on and used the package before: Typer's own names fit both.
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 _NOT_A_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -54,7 +59,7 @@ _STOPPED = 130
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a bundled name such as dr_sac/pendulum.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for example learner.delta=0.3.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training. Default: the config's.")] = None,
+    seed: Annotated[int | None, counted(0, "Seed of the training. Default: the config's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
     ignore_wrapper: IgnoreWrapper = None,
@@ -76,30 +81,26 @@ def train(
         _print_json({"run": str(run.folder), "meta": run.meta})
     elif not quiet:
         minutes, speed = run.meta.get("training_minutes"), run.meta.get("updates_per_s")
-        _out.print(
-            f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        _out.print(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}", highlight=False, soft_wrap=True)
+        stdout.say(f"trained {run.meta['label']} in {minutes} minutes ({speed} updates/s): {run.folder}")
+        stdout.say(f"next: offline-robust evaluate {shlex.quote(str(run.folder))}")
 
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or one that compare wrote.")], score: Score = None
+    folder: Annotated[Path, typer.Argument(help="A run's folder, one that compare wrote, or a table in its results/.")],
+    score: Score = None,
 ) -> None:
     """Write report.html anew from the results in a folder, with the scores it had or those that are named now."""
     from offline_robust.experiments.comparison import rewrite_report
 
-    _out.print(f"report: {rewrite_report(folder, score)}", highlight=False)
+    stdout.say(f"report: {rewrite_report(folder, score)}")
 
 
 @app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="updates, loading or all.")] = "all",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median of each is reported.")] = 5,
+    threads: Annotated[int, counted(1, "CPU threads.")] = 2,
+    rounds: Annotated[int, counted(1, "Interleaved rounds; the median of each is reported.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Measure speed side by side, in one run: updates of the learners and of d3rlpy's SAC; loading of many episodes."""
@@ -109,7 +110,7 @@ def bench(
     if as_json:
         _print_json(figures)
     else:
-        _out.print(benchmarks.table(figures), highlight=False)
+        stdout.say(benchmarks.table(figures))
 
 
 @app.command()
@@ -122,14 +123,19 @@ def doctor(as_json: Json = False) -> None:
         _print_json(facts)
         return
     for section, values in facts.items():
-        _out.print(f"[bold]{section}[/bold]")
+        stdout.say(section, style="bold")
         for key, value in values.items():
-            _out.print(f"  {key:<16} {value}", highlight=False, markup=False)
+            stdout.say(f"  {key:<16} {value}")
 
 
 def main() -> None:
     """Entry point of the console script."""
     warnings.showwarning = _show_warning
+    with _folder_for_matplotlib():
+        _run()
+
+
+def _run() -> None:
     try:
         status = app(standalone_mode=False)
     except UserError as error:
@@ -149,12 +155,23 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+@contextmanager
+def _folder_for_matplotlib() -> Iterator[None]:
+    """Matplotlib writes a paragraph to standard error where it has no home to keep its fonts in."""
+    if "MPLCONFIGDIR" in os.environ or writable_home() is not None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="matplotlib-") as folder:
+        os.environ["MPLCONFIGDIR"] = folder
+        yield
+
+
 def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))
 
 
 def _fail(message: str, status: int) -> None:
-    _err.print(f"error: {_one_line(message)}", style="red", highlight=False, markup=False, soft_wrap=True)
+    err.say(f"error: {_one_line(message)}", style="red")
     sys.exit(status)
 
 
@@ -171,9 +188,9 @@ def _fail_usage(error: Any) -> None:
 
 def _one_line(message: str) -> str:
     """Printable characters only, for names in messages may come from any file, and not many of them."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    line = readable(message)
     return line if len(line) <= _MAX_MESSAGE else f"{line[: _MAX_MESSAGE - 155]} ... {line[-150:]}"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    _err.print(f"warning: {_one_line(str(message))}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    err.say(f"warning: {_one_line(str(message))}", style="yellow")

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from offline_robust.cli.output import Progress, TaskID, bars
 
 
 class Bar:
@@ -39,6 +38,5 @@ def progress_bar(silent: bool) -> Iterator[Bar]:
     if silent or not sys.stderr.isatty():
         yield Bar(None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with bars() as bar:
         yield Bar(bar)

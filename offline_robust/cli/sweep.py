@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from offline_robust.cli.arguments import counted
 from offline_robust.cli.options import Import
+from offline_robust.cli.output import TaskID, bars, err
+from offline_robust.cli.output import out as stdout
+from offline_robust.errors import readable
 
 EngineName = Annotated[str, typer.Option("--engine", help="local: processes here. ray: tasks of a Ray cluster.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once. Default: as many as there are cores for.")]
+Jobs = Annotated[
+    int | None,
+    counted(1, "Runs at once. Default: as many as there are cores for."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; write nothing.")]
 Wandb = Annotated[
     str | None, typer.Option("--wandb", metavar="MODE", help="disabled, auto, offline or online, for every run.")
@@ -26,8 +31,6 @@ Wandb = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Score = Annotated[str | None, typer.Option(metavar="NAME", help="Show scores too: d4rl-v2, ours, or a YAML file.")]
-
-_out, _err = Console(), Console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +71,7 @@ def sweep(
     if wandb_file is not None:
         write_wandb_sweep(wandb_file, wandb_sweep(loaded, cells, config, str(folder)))
         if not quiet:
-            _say(f"W&B sweep of {len(cells)} runs: {wandb_file}")
+            stdout.say(f"W&B sweep of {len(cells)} runs: {wandb_file}")
         return
     chosen = select(cells, chosen_values, loaded) if chosen_values else None
     command = shlex.join(["offline-robust", *sys.argv[1:]])
@@ -104,8 +107,8 @@ def run_and_show(
         return
     if not (quiet or as_json):
         for note in notes:
-            _say(note)
-    with _bars(quiet or as_json) as progress:
+            stdout.say(note)
+    with _run_bars(quiet or as_json) as progress:
         outcome = run_sweep(
             loaded,
             cells,
@@ -119,12 +122,12 @@ def run_and_show(
         )
     for state in outcome.failed:
         last = state.said[-1] if state.said else ""
-        _err.print(f"failed: {state.cell.name}: {_line(last)}", style="red", highlight=False, markup=False)
+        err.say(f"failed: {state.cell.name}: {_line(last)}", style="red")
         for line in state.said[:-1]:
-            _err.print(f"    {_line(line)}", highlight=False, markup=False)
-        _err.print(f"    log: {state.folder / 'log.txt'}", highlight=False, markup=False, soft_wrap=True)
+            err.say(f"    {_line(line)}")
+        err.say(f"    log: {state.folder / 'log.txt'}")
     for note in outcome.notes:
-        _err.print(f"warning: {_line(note)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        err.say(f"warning: {_line(note)}", style="yellow")
     if as_json:
         print(json.dumps(_content(outcome, notes), indent=2, default=str))
     elif not quiet:
@@ -159,22 +162,22 @@ def _list(states: Sequence[Any], notes: Sequence[str], as_json: bool) -> None:
         print(json.dumps({"cells": [state.to_dict() for state in states], "notes": list(notes)}, indent=2, default=str))
         return
     for note in notes:
-        _say(note)
+        stdout.say(note)
     for state in states:
-        _say(f"{state.state:<9} {state.cell.name}")
-    _say(_counts(states))
+        stdout.say(f"{state.state:<9} {state.cell.name}")
+    stdout.say(_counts(states))
 
 
 def _show(outcome: Any) -> None:
     from offline_robust.reports import summary_table
 
     if outcome.report is not None and len(set(outcome.results.meta["datasets"].values())) == 1:
-        _say(summary_table(outcome.results))
-    _say(_counts(outcome.states))
+        stdout.say(summary_table(outcome.results))
+    stdout.say(_counts(outcome.states))
     if outcome.results is not None:
-        _say(f"results: {outcome.out / 'results.csv'}")
+        stdout.say(f"results: {outcome.out / 'results.csv'}")
     if outcome.report is not None:
-        _say(f"report: {outcome.report}")
+        stdout.say(f"report: {outcome.report}")
 
 
 def _content(outcome: Any, notes: Sequence[str]) -> dict[str, Any]:
@@ -192,37 +195,32 @@ def _counts(states: Sequence[Any]) -> str:
     return f"{len(states)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _say(text: str) -> None:
-    _out.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:500]
+    return readable(text)[:500]
 
 
 @contextmanager
-def _bars(silent: bool) -> Iterator[Callable[[Sequence[Any]], None] | None]:
+def _run_bars(silent: bool) -> Iterator[Callable[[Sequence[Any]], None] | None]:
     """A bar for all runs and one for each that is running, on standard error; none where that is not a terminal."""
     if silent or not sys.stderr.isatty():
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_err) as bars:
-        whole = bars.add_task("runs")
+    with bars(elapsed=True) as shown_bars:
+        whole = shown_bars.add_task("runs")
         shown: dict[str, TaskID] = {}
 
         def tell(states: Sequence[Any]) -> None:
             counts = Counter(state.state for state in states)
             failed = f", {counts['failed']} failed" if counts["failed"] else ""
             ended = counts["finished"] + counts["failed"]
-            bars.update(whole, total=len(states), completed=ended, description=f"runs{failed}")
+            shown_bars.update(whole, total=len(states), completed=ended, description=f"runs{failed}")
             for state in states:
                 name = state.cell.name
                 if state.state == "running" and state.total:
                     if name not in shown:
-                        shown[name] = bars.add_task(name, total=state.total)
-                    bars.update(shown[name], completed=state.done, description=f"{name} {state.phase}")
+                        shown[name] = shown_bars.add_task(name, total=state.total)
+                    shown_bars.update(shown[name], completed=state.done, description=f"{name} {state.phase}")
                 elif state.state != "running" and name in shown:
-                    bars.remove_task(shown.pop(name))
+                    shown_bars.remove_task(shown.pop(name))
 
         yield tell

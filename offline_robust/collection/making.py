@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from offline_robust.collection.cards import dataset_card
 from offline_robust.collection.collect import Progress, collect
 from offline_robust.collection.recipes import Part, Recipe, load_recipe, policies, recipe_file
 from offline_robust.datasets import TransitionDataset, load_dataset, write_minari
-from offline_robust.datasets.sources import POLICY, RECIPE, bundled_data, made_folder
+from offline_robust.datasets.sources import POLICY, RECIPE, bundled_data, folder_to_make
 from offline_robust.datasets.transitions import TENSORS
 from offline_robust.errors import DatasetError
 from offline_robust.files import write_text
 from offline_robust.networks import Policy, load_policy
+from offline_robust.plain_yaml import dump_yaml
 
 _PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
 
@@ -39,16 +39,15 @@ def make_dataset(
         progress: called with the number of rows so far.
 
     Raises:
-        DatasetNotFound: no such recipe.
+        DatasetNotFound: no such recipe, or nowhere to keep what is made.
         CheckpointError: the behaviour policy is missing or damaged.
         DatasetError: ``overwrite`` is asked for where the data are shipped.
     """
-    folder = made_folder(name)
     if bundled_data(name) is not None:
         if overwrite:
             raise DatasetError(f"{name}: its data are shipped; to make them anew name another folder (--out FOLDER)")
-    elif overwrite or not (folder / "data").is_dir():
-        collect_recipe(name, folder, parallel=parallel, overwrite=overwrite, progress=progress)
+    elif overwrite or not (folder_to_make(name) / "data").is_dir():
+        collect_recipe(name, folder_to_make(name), parallel=parallel, overwrite=overwrite, progress=progress)
     return load_dataset(name)
 
 
@@ -162,7 +161,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     kept = _with_policies_beside(recipe, files, folder)
     if not (folder / RECIPE).is_file() or load_recipe(folder / RECIPE) != kept:
-        text = yaml.safe_dump(kept.model_dump(exclude_unset=True), sort_keys=False, width=100, allow_unicode=True)
+        text = dump_yaml(kept.model_dump(exclude_unset=True), width=100, allow_unicode=True)
         write_text(folder / RECIPE, text)
     write_text(folder / "card.md", dataset_card(kept, dataset, collection))
     write_minari(

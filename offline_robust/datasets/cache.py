@@ -52,7 +52,8 @@ class Cache:
         stamp = [FORMAT, repr(env), *((stat.st_mtime_ns, stat.st_size) for stat in files)]
         place = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
-        self.path = cache_root() / f"{place}-{key}.safetensors"
+        root = cache_root()
+        self.path = None if root is None else root / f"{place}-{key}.safetensors"
         self.place = place
 
     def load(self) -> TransitionDataset | None:

@@ -16,6 +16,7 @@ from offline_robust.datasets.minari_files import read_minari
 from offline_robust.datasets.objects import as_path, read_object
 from offline_robust.datasets.origins import use_environment
 from offline_robust.datasets.problems import FileProblem, Problem, one_line, raise_errors
+from offline_robust.datasets.replay import Agreement, replay
 from offline_robust.datasets.replay_buffers import read_buffer_file
 from offline_robust.datasets.sources import locate
 from offline_robust.datasets.table_files import read_csv, read_jsonl, read_parquet
@@ -90,19 +91,31 @@ def check(source: Source, *, env: Origin | None = None) -> list[Problem]:
         DatasetNotFound: there is nothing of that name.
         MissingExtra: a package that reads this format is not installed.
     """
+    return examine(source, env=env)[0]
+
+
+def examine(source: Source, *, env: Origin | None = None) -> tuple[list[Problem], Agreement | None]:
+    """What `check` finds, and how far the data agree with their environment where both are there.
+
+    Some steps are taken again in the environment, see `offline_robust.datasets.replay`; what disagrees is a warning.
+    """
     logged: Logged | None = None
     try:
         logged = _read(source)
         logged.measure()
         _complete(logged, env)
     except FileProblem as error:
-        return [error.problem]
+        return [error.problem], None
     except DatasetNotFound:
         raise
     except DatasetError as error:
         where = str(source) if logged is None else logged.where
-        return [Problem("error", where, one_line(str(error)))]
-    return findings(logged)
+        return [Problem("error", where, one_line(str(error)))], None
+    found = findings(logged)
+    if any(problem.severity == "error" for problem in found):
+        return found, None
+    agreement = replay(logged)
+    return found + agreement.findings, agreement
 
 
 def convert(

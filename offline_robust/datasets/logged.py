@@ -52,6 +52,8 @@ class Logged:
     """First row of every episode where the source says so (Minari's groups); None for flat files."""
     labels: list[str] = field(default_factory=list)
     """The source's own name of every episode, beside `starts`."""
+    seeds: list[int | None] = field(default_factory=list)
+    """What the resets of the first episodes were seeded with, where the source says so."""
     has_truncated: bool = True
     """Whether the source marks time limits at all."""
     names: dict[str, str] = field(default_factory=dict)

@@ -26,6 +26,8 @@ METADATA, MAIN = "metadata.json", "main_data.hdf5"
 MASK = OWN_PREFIX.replace("/", "_") + "next_valid"
 """Our own dataset in an episode's group, written only where a next observation is not a true one."""
 
+_SEEDS = 8
+"""Episodes whose seeds are read: enough to compare the data with their environment."""
 _KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 _EPISODE = re.compile(r"episode_(0|[1-9]\d{0,17})")
 
@@ -41,6 +43,7 @@ class _Episode:
     terminations: Array
     truncations: Array
     next_valid: Array | None
+    seed: int | None = None
 
 
 @dataclass
@@ -105,7 +108,7 @@ def _spaces(folder: Path, about: dict[str, Any]) -> Logged:
     own = own if isinstance(own, dict) else {}
     text = about.get("env_spec")
     # Plain data only: entry points and wrappers named by the file are never imported.
-    if own.get("environment") is not None or not isinstance(text, str):
+    if own.get("env_id") is not None or not isinstance(text, str):
         logged.environment = own_environment(where, own)
     else:
         parse_json(f"{where}: env_spec", text)
@@ -161,7 +164,11 @@ def _read_groups(read: _Read, root: Any, about: dict[str, Any], spaces: Mapping[
             if int(own) in seen:
                 read.warn(where, f"has the id {own}, as episode_{seen[int(own)]} has", "group names count")
             seen.setdefault(int(own), number)
+        kept = len(read.episodes)
         _keep(read, label, fields, mask, spaces)
+        if kept < min(len(read.episodes), _SEEDS):
+            seed = read_attribute(group, "seed")
+            read.episodes[-1].seed = int(seed) if isinstance(seed, int | np.integer) and seed >= 0 else None
 
 
 def _observations(where: str, group: Any, budget: Budget, space: gym.Space[Any] | None) -> Array:
@@ -170,14 +177,13 @@ def _observations(where: str, group: Any, budget: Budget, space: gym.Space[Any] 
     def read(path: tuple[str, ...]) -> Array:
         here, at = group, where
         for name in ("observations", *path[:-1]) if path else ():
-            here = open_object(at, here, name)
+            here = open_object(at, here, _stored(here, name))
             at = f"{at}: {name}"
             if not is_group(here):
                 raise refusal(at, "is not a group, where the space has several parts", "collect the data again")
         if not path:
             return read_array(at, here, "observations", budget)
-        name = path[-1]
-        return read_array(at, here, name if here.links.exists(name.encode()) else f"_index_{name}", budget)
+        return read_array(at, here, _stored(here, path[-1]), budget)
 
     if space is None or _is_vector(space):
         return read(())
@@ -185,6 +191,11 @@ def _observations(where: str, group: Any, budget: Budget, space: gym.Space[Any] 
         return flatten(f"{where}: observations", space, read)
     except EvaluationError as error:
         raise refusal(f"{where}: observations", str(error).removeprefix(f"{where}: observations: ")) from None
+
+
+def _stored(group: Any, name: str) -> str:
+    """What Minari calls a part: as the dictionary does, or by its number in a tuple."""
+    return name if group.links.exists(name.encode()) else f"_index_{name}"
 
 
 def _is_vector(space: gym.Space[Any]) -> bool:
@@ -281,6 +292,7 @@ def _concatenate(logged: Logged, read: _Read) -> None:
         logged.next_valid = np.concatenate(masks)
     logged.starts = starts
     logged.labels = [episode.label for episode in episodes]
+    logged.seeds = [episode.seed for episode in episodes[:_SEEDS]]
     logged.names = {"terminated": "terminations", "truncated": "truncations", "next_observations": "observations"}
     logged.problems += read.problems
 

@@ -16,7 +16,7 @@ from offline_robust.datasets.minari_files import MAIN, METADATA
 from offline_robust.datasets.problems import one_line, refusal
 from offline_robust.datasets.replay_buffers import is_buffer_file
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
-from offline_robust.files import bundled
+from offline_robust.files import bundled, expanded, home
 from offline_robust.plain_yaml import read_yaml
 
 Kind = Literal["minari", "d4rl", "d3rlpy", "npz", "csv", "parquet", "jsonl"]
@@ -40,6 +40,7 @@ _MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _NAME = re.compile(r"[-\w]+")
 _SIZED = re.compile(r"(.+)-(\d+[km])")
 _MAX_RECIPE = 2**16
+_NO_MINARI = "no home directory; MINARI_DATASETS_PATH names their folder"
 _TEXTS = ("description", "notes", "larger")
 """Keys of a recipe that change nothing in the data."""
 
@@ -62,7 +63,7 @@ def locate(source: str | Path) -> Location:
     text = str(source)
     if not text or "\0" in text:
         raise DatasetNotFound("the dataset's name is empty: give a bundled name, a Minari id, a folder or a file")
-    path = Path(source).expanduser()
+    path = expanded(source, DatasetNotFound)
     if path.exists():
         return _at(path)
     if isinstance(source, Path) or path.suffix.lower() in (*HDF5_SUFFIXES, *FLAT_SUFFIXES, *_PICKLES):
@@ -109,7 +110,7 @@ def policy_path(policy: str, beside: Path) -> Path:
     """The file of a behaviour policy: of a bundled model, or at a path seen from the folder ``beside``."""
     if _NAME.fullmatch(policy):
         return bundled("models") / policy / POLICY
-    path = beside / Path(policy).expanduser()
+    path = beside / expanded(policy, ConfigError)
     return path / POLICY if path.is_dir() else path
 
 
@@ -119,8 +120,8 @@ def bundled_data(name: str) -> Path | None:
     return folder if (folder / "data" / METADATA).is_file() else None
 
 
-def made_folder(name: str) -> Path:
-    """Where the data of a bundled recipe lie once they are made, below `cache_root`.
+def made_folder(name: str) -> Path | None:
+    """Where the data of a bundled recipe lie once they are made, below `cache_root`; None where there is none.
 
     The folder's name changes with everything in the recipe that matters and with the policies, so that data of an
     older recipe are never taken for the new one's.
@@ -142,23 +143,46 @@ def made_folder(name: str) -> Path:
         policy = part.get("policy") if isinstance(part, dict) else None
         if policy and (file := policy_path(str(policy), path.parent)).is_file():
             digest.update(file.read_bytes())
-    return cache_root() / "datasets" / f"{name}-{digest.hexdigest()[:8]}"
+    root = cache_root()
+    return None if root is None else root / "datasets" / f"{name}-{digest.hexdigest()[:8]}"
 
 
-def cache_root() -> Path:
-    """``$OFFLINE_ROBUST_CACHE``, or ``~/.cache/offline-robust``."""
-    return Path(os.environ.get("OFFLINE_ROBUST_CACHE") or Path.home() / ".cache" / "offline-robust")
+def folder_to_make(name: str) -> Path:
+    """As `made_folder`, where there must be one.
+
+    Raises:
+        DatasetNotFound: no such recipe, or no home directory and no other place named.
+    """
+    folder = made_folder(name)
+    if folder is None:
+        raise DatasetNotFound(
+            f"{name}: its data are made on demand, and there is no home directory to keep them in: name a folder in "
+            "the environment variable OFFLINE_ROBUST_CACHE"
+        )
+    return folder
 
 
-def minari_root() -> Path:
-    """Minari's folder of local datasets. It is not created."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+def cache_root() -> Path | None:
+    """``$OFFLINE_ROBUST_CACHE``, or ``~/.cache/offline-robust``; None where there is no home: nothing is kept then."""
+    return _root("OFFLINE_ROBUST_CACHE", ".cache", "offline-robust")
+
+
+def minari_root() -> Path | None:
+    """Minari's folder of local datasets, None where there is no home. It is not created."""
+    return _root("MINARI_DATASETS_PATH", ".minari", "datasets")
+
+
+def _root(variable: str, *below: str) -> Path | None:
+    if os.environ.get(variable):
+        return Path(os.environ[variable])
+    own = home()
+    return None if own is None else own.joinpath(*below)
 
 
 def minari_ids() -> list[str]:
     """Ids of the local Minari datasets."""
     root = minari_root()
-    if not root.is_dir():
+    if root is None or not root.is_dir():
         return []
     return sorted(path.parents[1].relative_to(root).as_posix() for path in root.glob(f"**/data/{METADATA}"))
 
@@ -194,7 +218,7 @@ def _sizes(recipe: Path) -> list[str]:
 
 def _with_data(name: str) -> Path:
     """The folder of a recipe's data: shipped, or made on this computer."""
-    folder = bundled_data(name) or made_folder(name)
+    folder = bundled_data(name) or folder_to_make(name)
     if not (folder / "data" / METADATA).is_file():
         raise DatasetNotFound(
             f"{name}: its data are made on demand, in minutes, and are not here yet; make them with `offline-robust "
@@ -205,7 +229,10 @@ def _with_data(name: str) -> Path:
 
 def _minari(dataset_id: str) -> Location:
     """A Minari dataset by id: the local copy, or else a download."""
-    folder = minari_root() / dataset_id / "data"
+    root = minari_root()
+    if root is None:
+        raise DatasetNotFound(one_line(_not_found(dataset_id)))
+    folder = root / dataset_id / "data"
     if (folder / METADATA).is_file():
         return Location("minari", folder)
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -224,11 +251,11 @@ def _minari(dataset_id: str) -> Location:
 
 def _not_found(name: str, reason: str = "") -> str:
     """One line: the places searched, names that are near, and how to get the data."""
-    known = [*bundled_names(), *minari_ids()]
-    searched = f"no such path, not bundled ({bundled('datasets')}), not a local Minari dataset ({minari_root()})"
+    known, root = [*bundled_names(), *minari_ids()], minari_root()
+    searched = f"no such path, not bundled ({bundled('datasets')}), not a local Minari dataset ({root or _NO_MINARI})"
     if _MINARI_ID.fullmatch(name):
         hub = "pip install 'offline-robust[hub]' downloads Minari ids" if not reason else "check the id and the network"
-        ways = f"{hub}; or copy the dataset's folder to {minari_root() / name}"
+        ways = f"{hub}; or copy the dataset's folder to {root / name}" if root else "give the path of its folder"
     else:
         ways = f"give a bundled name, a Minari id like namespace/name-v0, a Minari folder or a path; {FILES} are read"
     hint = nearest(name, known) if known else ""

@@ -76,7 +76,7 @@ class EnvironmentSpec:
 
     def __str__(self) -> str:
         parts = [f"{key}={value!r}" for key, value in self.kwargs.items()]
-        if self.step_limit is not None:
+        if not self._limited_as_registered:
             parts.append(f"step_limit={self.step_limit or 'none'}")
         parts += [str(wrapper) for wrapper in self.wrappers]
         said = ", ".join(parts)
@@ -88,7 +88,11 @@ class EnvironmentSpec:
     @property
     def plain(self) -> bool:
         """Whether the id says all."""
-        return not self.kwargs and self.step_limit is None and not self.wrappers
+        return not self.kwargs and self._limited_as_registered and not self.wrappers
+
+    @property
+    def _limited_as_registered(self) -> bool:
+        return self.step_limit is None or self.step_limit == _limit_of(self.id)
 
     @property
     def only_id(self) -> bool:
@@ -240,7 +244,7 @@ def from_gymnasium(text: str, source: str) -> EnvironmentSpec | None:
             {"name": name or wrapper["name"], "module": module, "kwargs": kwargs or {}, "recorded": kwargs is not None}
         )
     package = str(entry).partition(":")[0].partition(".")[0] if isinstance(entry, str) else ""
-    spec = make_spec(
+    return make_spec(
         env_id,
         content.get("kwargs"),
         step_limit=limit,
@@ -248,8 +252,6 @@ def from_gymnasium(text: str, source: str) -> EnvironmentSpec | None:
         imports=(package,) if package.isidentifier() and package not in ("gymnasium", "offline_robust") else (),
         source=source,
     )
-    same = spec.step_limit is not None and _limit_of(spec.id) == spec.step_limit
-    return replace(spec, step_limit=None) if same else spec
 
 
 def _limit_of(env_id: str) -> int | None:

@@ -77,6 +77,6 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
         self._inner.data.xfrc_applied[:, :3] = self.pushes
 
 
-def open_mujoco(env: gym.Env[Any, Any]) -> MuJoCoPhysics:
-    """The physics of an environment that keeps a `mujoco.MjModel`."""
-    return MuJoCoPhysics(env) if supports(env) else BoundMuJoCoPhysics(env)
+def open_mujoco(env: gym.Env[Any, Any], owner: gym.Env[Any, Any]) -> MuJoCoPhysics:
+    """The physics of an environment; ``owner`` holds its `mujoco.MjModel`: the environment itself or one inside it."""
+    return MuJoCoPhysics(env) if supports(env) else BoundMuJoCoPhysics(owner)

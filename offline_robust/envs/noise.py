@@ -128,7 +128,7 @@ class _Acting:
         occurrence: int,
     ) -> None:
         name = perturbation.parameter
-        spec, self._kind = system.spec(name), _kind(name)
+        spec, self._kind = system.spec(name), _kind(name.partition(".")[0])
         self._perturbation, self._column, self._nominal = perturbation, column, spec.nominal
         self._seconds = system.step_seconds
         _check(system, perturbation, spec, self._kind)
@@ -139,6 +139,9 @@ class _Acting:
         # Exact numbers may come late, but are not touched.
         exact = spec.target == "observation" and not self._kind.delay
         self._exact = _exact(system) if exact else []
+        if spec.part is not None:  # the other parts of the observation are not touched
+            width = int(np.prod(space.shape or ()))
+            self._exact = sorted({*self._exact, *range(spec.part[0]), *range(spec.part[1], width)})
         longest = max(spec.nominal, *self._values(np.array(ends))) if self._kind.delay else 0
         self._stage = self._kind.make(
             stages.Site(

@@ -50,6 +50,7 @@ class ParameterSpec:
         nominal: its unperturbed value where no simulation can be asked (noise and delays).
         env: the environment id it belongs to, or `ANY`; "" where the simulation itself offers it.
         attributes: the attributes of the unwrapped Gymnasium environment that hold it (registered physics only).
+        part: the first dimension and the one after the last, where it acts on a named part of the observation alone.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ParameterSpec:
     nominal: float = 0.0
     env: str = ""
     attributes: tuple[str, ...] = ()
+    part: tuple[int, int] | None = None
 
     def check(self, values: FloatArray | float) -> None:
         """Refuses values that are not finite or are outside the physical range.

@@ -13,6 +13,7 @@ import numpy as np
 from offline_robust.envs.perturbations import Mode, Perturbation, check_mode
 from offline_robust.envs.systems import System
 from offline_robust.errors import EvaluationError
+from offline_robust.numerals import decimal, whole
 
 NOMINAL_LABEL = "nominal"
 MAX_CONDITIONS = 10_000
@@ -177,25 +178,23 @@ def suite_from_perturb(texts: str | Sequence[str], name: str = "custom") -> Suit
     return Suite.of(name, grid(axes))
 
 
-def parse_levels(text: str, whole: str) -> tuple[float, ...]:
-    """Levels of a text such as ``0.5:1.5:11`` or ``0.5,1,1.5``, which is part of ``whole``."""
+def parse_levels(text: str, argument: str) -> tuple[float, ...]:
+    """Levels of a text such as ``0.5:1.5:11`` or ``0.5,1,1.5``, which is part of ``argument``."""
     ranged = ":" in text
     parts = text.split(":" if ranged else ",")
     try:
-        numbers = [float(part) for part in (parts[:2] if ranged else parts)]
-        count = int(parts[2]) if ranged and len(parts) == 3 else 0
-    except ValueError:
-        raise EvaluationError(f"{whole!r}: a level is not a number; write 0.5:1.5:11 or 0.5,1,1.5") from None
-    if not all(math.isfinite(number) for number in numbers):
-        raise EvaluationError(f"{whole!r}: a level is not finite")
+        numbers = [decimal(part) for part in (parts[:2] if ranged else parts)]
+        count = whole(parts[2]) if ranged and len(parts) == 3 else 0
+    except ValueError as problem:
+        raise EvaluationError(f"{argument[:200]!r}: {problem}; write 0.5:1.5:11 or 0.5,1,1.5") from None
     if not ranged:
         return tuple(numbers)
     if len(parts) != 3 or not 1 <= count <= MAX_CONDITIONS:
-        raise EvaluationError(f"{whole!r}: a range is start:stop:count with a count from 1 to {MAX_CONDITIONS}")
+        raise EvaluationError(f"{argument!r}: a range is start:stop:count with a count from 1 to {MAX_CONDITIONS}")
     with np.errstate(all="ignore"):
         levels = np.linspace(numbers[0], numbers[1], count)
     if not np.isfinite(levels).all():
-        raise EvaluationError(f"{whole!r}: a level is not finite")
+        raise EvaluationError(f"{argument!r}: a level is not finite")
     # Rounded so that 0.8 is 0.8 and not 0.7999999999999999, in labels and in the physics alike; by digits of the range,
     # so that levels of any size are kept, and the middle of -1:1 is 0.
     digits = 12 - math.ceil(math.log10(max(map(abs, numbers)) or 1.0))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, step_limit
+from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, parts, step_limit
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.layers import layered
 from offline_robust.envs.perturbations import (
@@ -95,23 +95,29 @@ def open_physics(env: Env, env_id: str) -> Physics:
         physics = maker(env, env_id)
         if physics is not None:
             return physics
-    if _keeps_model(env):
+    if (owner := model_owner(env)) is not None:
         # MuJoCo takes a while to import, and most users of the other environments do not need it.
         from offline_robust.envs.mujoco_batch import open_mujoco
 
-        return open_mujoco(env)
+        return open_mujoco(env, owner)
     return AttributePhysics(env, env_id)
 
 
-def _keeps_model(env: Env) -> bool:
-    return type(getattr(env.unwrapped, "model", None)).__module__.startswith("mujoco.")
+def model_owner(env: Env) -> Env | None:
+    """The environment that holds a MuJoCo model as its own: this one, or one inside it, as the mazes have a robot."""
+    inner = env.unwrapped
+    held = [value.unwrapped for value in vars(inner).values() if isinstance(value, gym.Env)]
+    for candidate in (inner, *held):
+        if type(vars(candidate).get("model")).__module__.startswith("mujoco."):
+            return candidate
+    return None
 
 
 def _simulator(env: Env) -> str:
     """The batched engine that runs an environment without wrappers: by its class, for an id can be registered anew."""
     kind = type(env.unwrapped)
     named = _ENGINES.get(f"{kind.__module__}:{kind.__qualname__}", "")
-    if named or not _keeps_model(env):
+    if named or model_owner(env) is None:
         return named
     from offline_robust.envs.mujoco_engine import supports
 
@@ -271,7 +277,7 @@ def _system(key: str) -> System:
     recorded = spec.observation_space or make_env(spec).observation_space
     found = System(
         spec,
-        {**physics.parameters, **registered(ANY)},
+        {**physics.parameters, **registered(ANY), **_of_parts(recorded)},
         {name: physics.read(name) for name in physics.parameters},
         env.observation_space,
         env.action_space,
@@ -281,6 +287,22 @@ def _system(key: str) -> System:
         dimension_names(recorded),
     )
     env.close()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _of_parts(space: gym.Space[Any]) -> dict[str, ParameterSpec]:
+    """The noise on observations again for each named part, as ``observation_noise.desired_goal``."""
+    if dimension_names(space) is None:
+        return {}
+    found, first = {}, 0
+    for part, width in parts(space):
+        for spec in registered(ANY).values():
+            if spec.target == "observation":
+                name = f"{spec.name}.{part}"
+                found[name] = replace(
+                    spec, name=name, meaning=f"{part} alone: {spec.meaning}", part=(first, first + width)
+                )
+        first += width
     return found
 
 

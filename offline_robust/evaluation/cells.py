@@ -103,7 +103,7 @@ class Cells:
             return
         path, key = self._place(condition)
         content = {"format": _FORMAT, "key": key, **{name: columns[name].tolist() for name in _KINDS}}
-        write_text(path, json.dumps({**content, "sha256": _digest(content)}, allow_nan=False) + "\n")
+        write_text(path, json.dumps({**content, "sha256": _digest(content)}) + "\n")
 
     def _place(self, condition: Condition) -> tuple[Path, dict[str, Any]]:
         perturbations = condition.perturbations
@@ -173,7 +173,7 @@ def _parse(path: Path, key: Mapping[str, Any], episodes: int) -> Columns:
     content = json.loads(text)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError("another format")
-    if content.get("key") != key:
+    if _text(content.get("key")) != _text(key):
         raise ValueError("made by another evaluation")
     if content.pop("sha256", None) != _digest(content):
         raise ValueError("damaged")

@@ -14,14 +14,17 @@ from offline_robust.envs import Suite, load_suite, suite_from_perturb, system
 from offline_robust.errors import EvaluationError, UserError, nearest
 from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
 from offline_robust.evaluation.cells import fingerprint
-from offline_robust.experiments.config import EvaluationConfig, RunConfig, WandbConfig
+from offline_robust.experiments.config import EvaluationConfig, WandbConfig
+from offline_robust.experiments.earlier import earlier_results, place_of, save_results
+from offline_robust.experiments.labels import distinct_labels
 from offline_robust.experiments.publishing import log_evaluation, log_report
-from offline_robust.experiments.run import Run, label_of, load_run
+from offline_robust.experiments.run import Run, load_run
 from offline_robust.experiments.tracking import group_of
 from offline_robust.files import bundled
 from offline_robust.networks import Policy
 from offline_robust.reports import RunRecord, write_reports
 from offline_robust.reports.page import Report
+from offline_robust.reports.trained_on import data_of, different_data
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (run, conditions done, conditions in all, what runs next or how many were there already)."""
@@ -91,18 +94,20 @@ def evaluate_run(
 ) -> Results:
     """Evaluates a run's final policy; what is not given comes from the run's own configuration.
 
+    The suite "" is the nominal system alone.
+
     With a folder for ``cells`` an evaluation that was stopped goes on from its finished conditions. Several suites,
     separated by commas, are evaluated as one; what they have in common is run once.
 
     Raises:
         EvaluationError: the suite or perturbation does not fit the environment, or there is no environment.
     """
-    settings, name = _settings(run), _name(run)
+    settings, name = _settings(run), run.name
     environment = environment_of_run(run, env, ignore_wrappers)
     return evaluate(
         run.policy,
         environment,
-        suite=None if perturb else _suite(suite or settings.suite, environment),
+        suite=None if perturb else _suite(settings.suite if suite is None else suite, environment),
         perturb=list(perturb) or None,
         episodes=settings.episodes if episodes is None else episodes,
         seed=settings.seed if seed is None else seed,
@@ -136,14 +141,16 @@ def compare_runs(
     Raises:
         EvaluationError: runs of different environments.
     """
-    _refuse_differing([(_name(run), environment_of_run(run, env, ignore_wrappers)) for run in runs])
+    _refuse_differing([(run.name, environment_of_run(run, env, ignore_wrappers)) for run in runs])
     first = _settings(runs[0])
+    for said in different_data([data_of(run.meta, run.config.dataset) for run in runs if isinstance(run, Run)]):
+        warnings.warn(said, stacklevel=2)
     parts = []
     for run, label in zip(runs, distinct_labels(runs), strict=True):
         parts.append(
             evaluate_run(
                 run,
-                suite=suite or first.suite,
+                suite=suite or first.suite or "",  # the nominal system alone, whatever the run's own settings
                 perturb=perturb,
                 episodes=first.episodes if episodes is None else episodes,
                 seed=first.seed if seed is None else seed,
@@ -170,12 +177,12 @@ def environment_of_run(
     """
     own = run.environment
     if env is None and own is None:
-        raise EvaluationError(f"{_name(run)}: its data name no environment; name one with --env")
+        raise EvaluationError(f"{run.name}: its data name no environment; name one with --env")
     if env is not None and own is not None and split_module(env)[1] != own.id:
         asked = as_spec(env, "--env")
         if not own.plain:
             told = f"the data's own is {own}, and none of that is taken over"
-            warnings.warn(f"{_name(run)}: evaluated in {asked} as it is registered; {told}", stacklevel=2)
+            warnings.warn(f"{run.name}: evaluated in {asked} as it is registered; {told}", stacklevel=2)
         return asked
     spec = own or as_spec(str(env), "--env")
     if env is not None and own is not None:
@@ -190,67 +197,8 @@ def _refuse_differing(named: Sequence[tuple[str, EnvironmentSpec]]) -> None:
             raise EvaluationError(f"cannot compare runs of different environments: {difference}")
 
 
-def distinct_labels(runs: Sequence[Run | PolicyFile]) -> list[str]:
-    """A label for each run, the same exactly for runs that differ in their seed alone.
-
-    Where one short label would stand for several configurations, what they differ in is added to it.
-
-    Raises:
-        EvaluationError: the same configuration and seed, or the same policy's name, is there twice.
-    """
-    labels = [str(run.meta["label"]) if isinstance(run, Run) else run.name for run in runs]
-    settings: list[dict[str, object]] = [
-        _flat(run.config) if isinstance(run, Run) else {"policy": run.name} for run in runs
-    ]
-    return _distinct(labels, settings, [run.config.seed if isinstance(run, Run) else 0 for run in runs])
-
-
-def distinct_labels_of(configs: Sequence[RunConfig]) -> list[str]:
-    """As `distinct_labels`, of configurations whose runs need not be there yet."""
-    labels = [label_of(config) for config in configs]
-    return _distinct(labels, [_flat(config) for config in configs], [config.seed for config in configs])
-
-
-def _distinct(labels: Sequence[str], settings: Sequence[dict[str, object]], seeds: Sequence[int]) -> list[str]:
-    groups: dict[str, list[dict[str, object]]] = {}
-    for label, own in zip(labels, settings, strict=True):
-        groups.setdefault(label, []).append(own)
-    differing = {label: _differing(alike) for label, alike in groups.items()}
-    found = [
-        " ".join([label, *(f"{key.split('.')[-1]}={own[key]}" for key in differing[label] if key in own)])
-        for label, own in zip(labels, settings, strict=True)
-    ]
-    if len(set(zip(found, seeds, strict=True))) < len(found):
-        raise EvaluationError("the same configuration and seed is there twice; compare each run once")
-    return found
-
-
-def _differing(settings: Sequence[dict[str, object]]) -> list[str]:
-    keys = dict.fromkeys(key for own in settings for key in own)
-    return [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
-
-
-def _flat(config: RunConfig) -> dict[str, object]:
-    """What makes a configuration, by dotted key: all but its seed, logging and evaluation."""
-    flat: dict[str, object] = {}
-
-    def visit(value: object, path: str) -> None:
-        if isinstance(value, dict):
-            for key, below in value.items():
-                visit(below, f"{path}.{key}" if path else str(key))
-        else:
-            flat[path] = value
-
-    visit({k: v for k, v in config.to_dict().items() if k not in ("seed", "wandb", "evaluation")}, "")
-    return flat
-
-
 def _settings(run: Run | PolicyFile) -> EvaluationConfig:
     return run.config.evaluation if isinstance(run, Run) else run.evaluation
-
-
-def _name(run: Run | PolicyFile) -> str:
-    return run.folder.name if isinstance(run, Run) else run.name
 
 
 def _keeps_cells(policy: object) -> bool:
@@ -264,8 +212,8 @@ def _keeps_cells(policy: object) -> bool:
 
 def _suite(names: str | None, environment: EnvironmentSpec) -> Suite | str | None:
     """The suite of that name; several, separated by commas, become one for this environment."""
-    if names is None or "," not in names:
-        return names
+    if not names or "," not in names:
+        return names or None
     suites = _suites(names)
     of = system(environment)
     conditions = {condition.label: condition for suite in suites for condition in suite.for_system(of)}
@@ -332,6 +280,8 @@ def save_report(
 ) -> Path:
     """Writes results.csv and the report (report.html, report.md, figures, tables) into a folder.
 
+    The table of another question that was the latest until now is kept beside it, see `earlier`.
+
     The report also goes to Weights & Biases where ``wandb`` (by default the first run's configuration) asks for it, and
     a single run's evaluation into that run.
 
@@ -345,13 +295,13 @@ def save_report(
     folders = [run.folder.resolve() for run in runs if isinstance(run, Run)]
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
     results.meta["page"] = page | ({"score": score} if score else {})
-    results.save(folder / "results.csv")
+    save_results(folder, results)
     clear_cells(folder / CELLS, results.cells)
     records = [RunRecord.read(path) for path in folders]
     report = _write(folder, results, records, command, title, score)
     trained = [run for run in runs if isinstance(run, Run)]
     if trained:
-        groups = [group_of(run.config, str(run.meta["label"])) for run in trained]
+        groups = [group_of(run.config, str(run.meta["label"]), data_of(run.meta)[1]) for run in trained]
         if len(runs) == 1 and folder.resolve() == trained[0].folder.resolve():
             log_run_evaluation(trained[0], results)
         log_report(wandb or trained[0].config.wandb, folder, report, list(dict.fromkeys(groups)), title)
@@ -367,24 +317,28 @@ def rewrite_report(folder: Path, score: str | None = None) -> Path:
     """Writes the report anew from a folder's results.csv and the runs behind it, those that are still there.
 
     Args:
-        folder: a run's, or one that `compare` wrote.
+        folder: a run's, or one that `compare` wrote; or a table that is kept in one, whose report lies beside it.
         score: the name of a reference; by default the one the report had.
+
+    Returns:
+        The path of report.html.
 
     Raises:
         UserError: the folder has no results, or the reference does not fit them.
     """
-    if not (folder / "results.csv").is_file():
+    table, out, owner = place_of(folder)
+    if not table.is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
-    results = Results.read(folder / "results.csv")
+    results = Results.read(table)
     page = results.meta.get("page")
     page = page if isinstance(page, dict) else {}
     named = page.get("runs") if isinstance(page.get("runs"), list) else []
-    folders = [Path(str(path)) for path in named or [folder]]
+    folders = [Path(str(path)) for path in named or [owner]]
     records = [RunRecord.read(path) for path in folders if (path / "meta.json").is_file()]
     kept = page.get("score")
     name = score or (str(kept) if kept else None)
-    _write(folder, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
-    return folder / "report.html"
+    _write(out, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
+    return out / "report.html"
 
 
 def _write(
@@ -392,4 +346,6 @@ def _write(
 ) -> Report:
     environments = [str(env_id) for env_id in results.frame["env_id"].unique()]
     references = None if score is None else {env_id: score_reference(score, env_id) for env_id in environments}
+    kept = [str(path.relative_to(folder)) for path in earlier_results(folder)]
+    results = replace(results, meta=results.meta | {"earlier": kept})
     return write_reports(folder, results, records, command=command, title=title, score=references)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, VAEConfig
-from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader
+from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader, dump_yaml
 
 _MAX_BYTES = 200_000
 
@@ -134,15 +135,16 @@ class RunConfig(_Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""
-        values = self.model_dump(mode="json")
+        # Not pydantic's mode="json": it makes null of the infinite limits that environments take.
+        values: dict[str, Any] = _plain(self.model_dump(), "config")
         if self.env is not None:
-            said = self.env.model_dump(exclude_defaults=True)  # not by JSON, which has no infinity
+            said = {key: values["env"][key] for key in self.env.model_dump(exclude_defaults=True)}
             values["env"] = self.env.id if said.keys() == {"id"} else said
         return values
 
     def to_yaml(self) -> str:
         """The resolved configuration."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -187,6 +189,11 @@ def load_learner(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
         _set(plain, key, value)
     config: LearnerConfig = _part(plain.get("learner"), _learners(), "config", "learner")
     return config
+
+
+def alike(before: Any, now: Any) -> bool:
+    """Whether two plain values say the same; a NaN says what a NaN says."""
+    return bool(before == now) or json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from offline_robust.datasets.sources import cache_root, minari_root
 from offline_robust.experiments.run import environment_facts
 from offline_robust.files import bundled
 
@@ -24,10 +24,12 @@ def examine() -> dict[str, dict[str, Any]]:
         extra: "installed" if importlib.util.find_spec(module) else f"missing: pip install 'offline-robust[{extra}]'"
         for extra, module in _EXTRAS.items()
     }
-    minari = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
-    roots = {name: _there(bundled(name)) for name in ("datasets", "models", "configs")} | {"minari": _there(minari)}
+    roots = {name: _there(bundled(name)) for name in ("datasets", "models", "configs")}
+    roots |= {"minari": _there(minari_root()), "cache": _there(cache_root())}
     return {"versions": facts["versions"], "devices": devices, "extras": extras, "data": roots}
 
 
-def _there(path: Path) -> str:
+def _there(path: Path | None) -> str:
+    if path is None:
+        return "none: there is no home directory"
     return f"{path}{'' if path.is_dir() else ' (not there)'}"

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from offline_robust.experiments.tracking import WandbRun, require_wandb
+from offline_robust.experiments.tracking import WandbRun, check_wandb
 from offline_robust.files import write_text
 
-__all__ = ["MetricsFile", "WandbRun", "read_metrics", "require_wandb"]
+__all__ = ["MetricsFile", "WandbRun", "check_wandb", "read_metrics"]
 
 
 class MetricsFile:

@@ -43,7 +43,7 @@ def log_evaluation(config: RunConfig, folder: Path, label: str, env_id: str | No
     """
     if config.wandb.mode == "disabled" or importlib.util.find_spec("wandb") is None:
         return
-    own = results.frame[results.frame["run"] == folder.name].reset_index(drop=True)
+    own = results.frame[results.frame["run"] == folder.resolve().name].reset_index(drop=True)
     if own.empty:
         return
     run = WandbRun(config, folder, label, env_id)

@@ -35,6 +35,11 @@ class Run:
     folder: Path
     config: RunConfig
 
+    @property
+    def name(self) -> str:
+        """What tables and reports call it: its folder's own name, whether it was opened as ``.``, ``..`` or a link."""
+        return self.folder.resolve().name
+
     @cached_property
     def policy(self) -> Policy:
         """The policy at the end of training (the checkpoint rule is ``last``)."""

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offline_robust.datasets.sources import find_recipe, read_recipe
 from offline_robust.environment import EnvironmentSpec, make_spec
-from offline_robust.errors import ConfigError, nearest
+from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 from offline_robust.experiments.config import RunConfig, load_config
-from offline_robust.files import bundled
+from offline_robust.files import bundled, expanded
 from offline_robust.plain_yaml import read_yaml
 
 MAX_CELLS = 10_000
@@ -194,7 +194,7 @@ def expand(sweep: SweepConfig, where: str = "sweep") -> tuple[Cell, ...]:
 @lru_cache(maxsize=256)
 def known_environment(dataset: str) -> EnvironmentSpec | None:
     """The environment that a bundled dataset's recipe names; None of any other, for that takes reading its data."""
-    recipe = None if Path(dataset).expanduser().exists() else find_recipe(dataset)
+    recipe = None if expanded(dataset, DatasetNotFound).exists() else find_recipe(dataset)
     content = read_recipe(recipe[0]) if recipe is not None else {}
     if not content.get("env_id"):
         return None

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from offline_robust.environment import import_modules
-from offline_robust.errors import ConfigError, UserError
-from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.errors import ConfigError, UserError, readable
+from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.sweep import digest
 from offline_robust.files import write_json, write_text
 
@@ -61,7 +61,7 @@ def refuse_another(folder: Path, config: RunConfig) -> None:
         return
     before, now = (_flat(values.to_dict()) for values in (load_config(folder / "config.yaml"), config))
     for key in sorted(before.keys() | now.keys()):
-        if key.partition(".")[0] not in ("evaluation", "wandb") and before.get(key) != now.get(key):
+        if key.partition(".")[0] not in ("evaluation", "wandb") and not alike(before.get(key), now.get(key)):
             raise ConfigError(
                 f"{folder}: holds a run with {key}={str(before.get(key))[:80]}, not {str(now.get(key))[:80]}; choose "
                 "another --out"
@@ -84,6 +84,7 @@ def run_cell(folder: Path) -> None:
 
     from offline_robust.evaluation import clear_cells
     from offline_robust.experiments.comparison import CELLS, evaluate_run, log_run_evaluation
+    from offline_robust.experiments.earlier import save_results
     from offline_robust.experiments.train import train
 
     config = load_config(folder / CONFIG)
@@ -98,7 +99,7 @@ def run_cell(folder: Path) -> None:
         else:
             torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
             results = evaluate_run(run, cells=folder / CELLS)
-            results.save(folder / "results.csv")
+            save_results(folder, results)
             parts = results.cells
             log_run_evaluation(run, results)
         write_json(folder / MARK, _mark(folder, config))
@@ -226,7 +227,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", flush=True)
+    print(f"warning: {readable(str(message))}", flush=True)
 
 
 def _end_with_the_driver() -> None:

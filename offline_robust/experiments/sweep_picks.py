@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.files import write_text
+from offline_robust.plain_yaml import dump_yaml
 
 
 def select(cells: Sequence[Cell], picks: Sequence[tuple[str, Any]], sweep: SweepConfig) -> tuple[Cell, ...]:
@@ -73,7 +72,7 @@ def write_wandb_sweep(path: Path, content: dict[str, Any]) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False)
+    text = dump_yaml(json.loads(json.dumps(content)))
     head = f"# Register with `wandb sweep {path.name}`, then run `wandb agent` with the id it prints, on any machine.\n"
     try:
         write_text(path, head + text)
@@ -92,12 +91,6 @@ def _values_of(cell: Cell, key: str, sweep: SweepConfig) -> Iterator[Any]:
 
 
 def _same(picked: Any, has: Any) -> bool:
-    """Equal, or equal once written out: 1e-05 is a text to YAML."""
     if type(picked) is type(has) or (isinstance(picked, int | float) and isinstance(has, int | float)):
         return bool(picked == has)
-    if isinstance(picked, str) and isinstance(has, int | float) and not isinstance(has, bool):
-        try:
-            return float(picked) == has
-        except ValueError:
-            return False
     return isinstance(picked, list) and isinstance(has, tuple) and picked == list(has)

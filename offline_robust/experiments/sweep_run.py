@@ -11,20 +11,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from offline_robust.datasets.sources import locate
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import ConfigError, DatasetError, EvaluationError
 from offline_robust.evaluation import Results, score_reference
-from offline_robust.experiments.comparison import check_suites, distinct_labels_of, save_report
+from offline_robust.experiments.comparison import check_suites, save_report
 from offline_robust.experiments.config import WandbConfig
+from offline_robust.experiments.labels import distinct_labels_of
 from offline_robust.experiments.run import load_run
 from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lines, prepare, refuse_another
 from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
+from offline_robust.experiments.tracking import check_wandb
 from offline_robust.files import write_json, write_text
+from offline_robust.plain_yaml import dump_yaml
+from offline_robust.reports.trained_on import data_names, data_of, different_data
 
 RUNS, INDEX, SWEEP, _TURN = "runs", "cells.json", "sweep.yaml", ".lock"
 AGENT = "WANDB_SWEEP_ID"
@@ -208,13 +210,15 @@ def in_turn(out: Path) -> Iterator[None]:
 
 
 def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
-    """Refuses what cannot be evaluated before anything long starts, wherever the environment is known by then.
+    """Refuses what cannot be evaluated or logged before anything long starts, wherever that is known by then.
 
     Raises:
+        ConfigError, MissingExtra: see `check_wandb`.
         EvaluationError: no such suite, environment or score reference, or they do not fit each other.
     """
     seen = set()
     for config in (cell.config for cell in cells):
+        check_wandb(config.wandb)
         environment = config.environment.on(_environment(config.dataset))
         key = repr((environment, config.evaluation.suite))
         if key in seen:
@@ -250,16 +254,18 @@ def summarise_sweep(
     finished = [state for state in states if state.state == "finished"]
     notes = _data_notes(finished)
     labels = _labels([state.cell for state in states])
-    runs, tables = [], []
-    for state in finished:
-        if (state.folder / "results.csv").is_file():
-            table = Results.read(state.folder / "results.csv")
-            runs.append(load_run(state.folder))
-            tables.append(Results(table.frame.assign(learner=labels[state.cell.name]), table.meta))
+    evaluated = [state for state in finished if (state.folder / "results.csv").is_file()]
+    runs = [load_run(state.folder) for state in evaluated]
+    names = data_names([data_of(run.meta, run.config.dataset) for run in runs], pool=False)
+    tables = []
+    for state, name in zip(evaluated, names, strict=True):
+        table, label = Results.read(state.folder / "results.csv"), labels[state.cell.name]
+        label += "" if name == state.cell.config.dataset else f" dataset={name}"  # not what others of that name are
+        tables.append(Results(table.frame.assign(learner=label), table.meta))
     if not tables:
         return None, None, notes
     results = _together(tables)
-    results.meta["datasets"] = {run.folder.name: run.config.dataset for run in runs}
+    results.meta["datasets"] = dict(zip((run.name for run in runs), names, strict=True))
     if len(tables) < len(states):
         notes.append(f"the table and the report hold {len(tables)} of {len(states)} runs")
     results.save(out / "results.csv")
@@ -291,7 +297,7 @@ def _open(out: Path, sweep: SweepConfig, todo: Sequence[CellState]) -> None:
     """Makes the folder, and those of the runs to be done."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / SWEEP, yaml.safe_dump(sweep.to_dict(), sort_keys=False))
+        write_text(out / SWEEP, dump_yaml(sweep.to_dict()))
         for state in todo:
             state.folder.mkdir(parents=True, exist_ok=True)
             prepare(state.folder, state.cell.config)
@@ -351,13 +357,4 @@ def _together(parts: Sequence[Results]) -> Results:
 
 def _data_notes(states: Sequence[CellState]) -> list[str]:
     """Says so where cells of one dataset's name were trained on different data."""
-    prints: dict[str, set[str]] = {}
-    for state in states:
-        data = load_run(state.folder).meta.get("dataset")
-        if isinstance(data, dict):
-            prints.setdefault(state.cell.config.dataset, set()).add(str(data.get("fingerprint")))
-    return [
-        f"{name}: the runs were trained on different data of this name ({', '.join(sorted(found))[:200]})"
-        for name, found in prints.items()
-        if len(found) > 1
-    ]
+    return different_data([data_of(load_run(state.folder).meta, state.cell.config.dataset) for state in states])

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from offline_robust.errors import MissingExtra
+from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
-from offline_robust.files import write_json
+from offline_robust.files import writable_home, write_json
+from offline_robust.reports.trained_on import data_of
 
 START, FINISH = 60, 300
 """Seconds to wait for the network when a run is started and ended."""
@@ -33,6 +34,7 @@ IDENTITY = "wandb.json"
 """Keeps the W&B id in the run's folder, so that whatever comes later goes into the same run."""
 
 _MAX_GROUP, _MAX_TAG = 128, 64
+_NOT_IN_PROJECTS = "/\\#?%:"
 _FILES = (".npz", ".hdf5", ".h5")
 _HASHED_APART = ("seed", "wandb", "evaluation")
 
@@ -83,7 +85,7 @@ class WandbRun:
             config.wandb,
             folder,
             name=f"{label}-seed{config.seed}",
-            group=group_of(config, label),
+            group=group_of(config, label, data_of(_meta(folder))[1]),
             job_type=job_type,
             tags=[*version_tags(folder), *config.wandb.tags],
             config=top | {"run": config.to_dict()},
@@ -122,6 +124,9 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
     import wandb
 
     os.environ.setdefault("WANDB__SERVICE_WAIT", str(SERVICE))
+    if writable_home() is None:  # W&B falls over where it finds none for its settings, cache and data
+        for variable in ("WANDB_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+            os.environ.setdefault(variable, str(folder.resolve() / "wandb" / "home"))
     identity = folder / IDENTITY
     known = _known_id(identity)
     mode = ("online" if has_key() else "offline") if settings.mode == "auto" else settings.mode
@@ -175,9 +180,13 @@ def attach(run: Any, name: str, kind: str, files: Mapping[str, Path]) -> None:
         run.log_artifact(artifact)
 
 
-def group_of(config: RunConfig, label: str) -> str:
-    """The name of what seeds average over: label, dataset, and a hash of everything but seed, logging, evaluation."""
+def group_of(config: RunConfig, label: str, fingerprint: str = "") -> str:
+    """The name of what seeds average over: label, dataset, and a hash of everything but seed, logging, evaluation.
+
+    The data's fingerprint is part of the hash where it is known: a file may change under its name.
+    """
     kept = {key: value for key, value in config.to_dict().items() if key not in _HASHED_APART}
+    kept |= {"fingerprint": fingerprint} if fingerprint else {}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
     path = Path(config.dataset)  # a file by its name alone; a Minari id has slashes too, and stays whole
     dataset = path.name if path.is_absolute() or path.suffix in _FILES else config.dataset
@@ -187,22 +196,43 @@ def group_of(config: RunConfig, label: str) -> str:
 def version_tags(folder: Path) -> list[str]:
     """The code's version, and its commit where meta.json knows it: "v0.1.0", "v0.1.0-g1a2b3c4"."""
     version = f"v{importlib.metadata.version('offline-robust')}"
-    try:
-        git = json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("git")
-        commit = str(git["commit"])[:7]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    git = _meta(folder).get("git")
+    if not isinstance(git, dict) or "commit" not in git:
         return [version]
+    commit = str(git["commit"])[:7]
     return [version, f"{version}-g{commit}{'-modified' if git.get('modified') else ''}"[:_MAX_TAG]]
 
 
-def require_wandb(mode: str) -> None:
-    """Refuses a mode that needs wandb where it is not installed.
+def _meta(folder: Path) -> dict[str, Any]:
+    """What meta.json says; nothing where it is not there or damaged."""
+    try:
+        content = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_wandb(settings: WandbConfig) -> None:
+    """Refuses before the start what W&B would refuse, or has not got, after it.
+
+    Not when a configuration is read: a folder whose run W&B refused is still a run.
 
     Raises:
-        MissingExtra: names the extra.
+        MissingExtra: wandb is needed and not installed; names the extra.
+        ConfigError: a tag or the project's name is none that W&B takes.
     """
+    if settings.mode == "disabled":
+        return
     if importlib.util.find_spec("wandb") is None:
-        raise MissingExtra("wandb", "wandb", f"wandb.mode {mode}")
+        raise MissingExtra("wandb", "wandb", f"wandb.mode {settings.mode}")
+    for tag in settings.tags:
+        if not 1 <= len(tag) <= _MAX_TAG:
+            raise ConfigError(f"wandb.tags: {tag[:80]!r} has {len(tag)} characters, W&B takes 1 to {_MAX_TAG}")
+    refused = [character for character in settings.project if character in _NOT_IN_PROJECTS]
+    if refused:
+        raise ConfigError(
+            f"wandb.project: {settings.project!r} holds {refused[0]!r}, which W&B takes in no project's name"
+        )
 
 
 def has_key() -> bool:

@@ -19,12 +19,13 @@ from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner
 from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
-from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.environments import confirm
-from offline_robust.experiments.metrics import MetricsFile, WandbRun, require_wandb
+from offline_robust.experiments.metrics import MetricsFile, WandbRun, check_wandb
 from offline_robust.experiments.run import Run, environment_facts, label_of, peak_memory
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, ProblemSpec
+from offline_robust.learners.futures import future_warnings
 from offline_robust.models import MODELS, diagnose
 
 STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
@@ -82,8 +83,7 @@ class _Training:
         dataset = load_dataset(config.dataset, env=config.environment, device=str(_device(settings.device)))
         environment = dataset.environment
         messages = confirm(dataset, said=config.env_id is not None)
-        if config.wandb.mode != "disabled":
-            require_wandb(config.wandb.mode)
+        check_wandb(config.wandb)
         training_set, held_out = split_episodes(dataset, settings.holdout)
         _ = training_set.usable_rows  # refused here when there is none
         streams = random_streams(config.seed, dataset.device)
@@ -93,7 +93,8 @@ class _Training:
         if saved is not None:
             step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
         # Everything that can be wrong with the input has been found by now: only here is anything written.
-        self._write_start(dataset, [*messages, *learner.warnings(training_set)])
+        messages += future_warnings(training_set, learner.model is not None) + learner.warnings(training_set)
+        self._write_start(dataset, messages)
         told = None if environment is None else str(environment)
         wandb = WandbRun(config, self.folder, label_of(config), told) if config.wandb.mode != "disabled" else None
         metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
@@ -355,10 +356,10 @@ def _require_same(config: RunConfig, folder: Path) -> None:
     before = load_config(folder / "config.yaml").to_dict()
     now = config.to_dict()
     for section in now:
-        if section in ("wandb", "evaluation") or before[section] == now[section]:
+        if section in ("wandb", "evaluation") or alike(before[section], now[section]):
             continue
         was, asked = before[section], now[section]
         if isinstance(was, dict) and isinstance(asked, dict):
-            key = next(k for k in asked if was.get(k) != asked[k]) if was.keys() >= asked.keys() else "name"
+            key = next(k for k in asked if not alike(was.get(k), asked[k])) if was.keys() >= asked.keys() else "name"
             section, was, asked = f"{section}.{key}", was.get(key), asked.get(key)
         raise ConfigError(f"{folder}: cannot resume: {section} was {was!r} and is now {asked!r}")

@@ -46,6 +46,11 @@ class Analysis:
         return next(iter(self.cubes.values()))
 
     @cached_property
+    def perturbed(self) -> bool:
+        """Whether anything was perturbed: the nominal system alone shows no robustness, and nothing may say so."""
+        return not bool(self.first.conditions["nominal"].all())
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """See `evaluation.summary.summarise`."""
         return summary.summarise(self.results)

@@ -22,6 +22,10 @@ from offline_robust.reports.setup import model_section, setup_section
 from offline_robust.reports.standing import standing_section, trainings_section, words
 from offline_robust.reports.tables import differences_section, statistics_section
 from offline_robust.reports.text import cautions, clean, headline
+from offline_robust.reports.trained_on import data_of, different_data
+
+_NAMED = 5
+"""Tables beside the latest that the page names."""
 
 Scores = ScoreReference | Mapping[str, ScoreReference] | None
 """A reference, or one for each environment by its id."""
@@ -92,9 +96,11 @@ def build_report(
     parts = split(results, records, datasets)
     envs = list(dict.fromkeys(part.env_id for part in parts))
     where = envs[0] if len(envs) == 1 else f"{len(envs)} environments"
-    heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, perturbed"
+    heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, {_system(parts)}"
     scores = dict.fromkeys(envs, score) if isinstance(score, ScoreReference) else dict(score or {})
-    blocks: list[Block] = [Heading(heading, 1)]
+    blocks: list[Block] = [Heading(heading, 1), *_latest(results)]
+    mixed = different_data([data_of(record.meta) for part in parts for record in part.records])
+    blocks += [Box("caution", [clean(said, 500) for said in mixed])] if mixed else []
     if len(parts) == 1:
         (part,) = parts
         blocks += [*_opening(part), *_body(part, baseline, scores.get(part.env_id), command)]
@@ -110,13 +116,35 @@ def build_report(
     return Report(heading, blocks, parts)
 
 
+def _system(parts: Sequence[Part]) -> str:
+    """What was evaluated, for the title."""
+    return "perturbed" if any(part.known.perturbed for part in parts) else "on the nominal system"
+
+
+def _latest(results: Results) -> list[Block]:
+    """Says so where the folder keeps tables of other questions."""
+    kept = results.meta.get("earlier")
+    names = [clean(name, 120) for name in kept] if isinstance(kept, list) else []
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [
+        Para(
+            f"This is the latest evaluation in its folder. Kept beside it: {', '.join(names[:_NAMED])}{more}; "
+            "offline-robust report makes the page of any of them.",
+            "note",
+        )
+    ]
+
+
 def _opening(part: Part) -> list[Block]:
     known = part.known
     trainings = sorted({len(cube.trainings) for cube in known.cubes.values()})
     counts = "–".join(str(n) for n in dict.fromkeys((trainings[0], trainings[-1])))
+    conditions, episodes = known.first.returns.shape[1:]
     facts = (
         f"{part.env_id} · {len(known.cubes)} learner{_s(len(known.cubes))}, {counts} training{_s(trainings[-1])} each "
-        f"· {known.first.returns.shape[1]} conditions × {known.first.returns.shape[2]} episodes per training · "
+        f"· {conditions} condition{_s(conditions)} × {episodes} episode{_s(episodes)} per training · "
         f"suite {clean(known.results.meta.get('suite', 'unknown'))}"
     )
     short, *each = headline(known)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from offline_robust.evaluation.results import Results
 from offline_robust.reports.analysis import Analysis
 from offline_robust.reports.records import RunRecord
+from offline_robust.reports.trained_on import data_names, data_of
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,18 @@ def split(results: Results, records: Sequence[RunRecord], datasets: Mapping[str,
 
 
 def _datasets(results: Results, records: Sequence[RunRecord]) -> dict[str, str]:
+    """The dataset of each run by name; what records tell of fingerprints decides which are the same."""
     given = results.meta.get("datasets")
     known = {str(run): str(name) for run, name in given.items()} if isinstance(given, dict) else {}
-    for record in records:
-        data = record.meta.get("dataset")
-        if isinstance(data, dict) and data.get("name"):
-            known.setdefault(record.name, str(data["name"]))
-    return known
+    told = {record.name: data_of(record.meta) for record in records}
+    told = {run: data for run, data in told.items() if data[0]}
+    data = list(told.values())
+    names = dict(zip(told, data_names(data), strict=True))
+    trainings = results.frame[["run", "learner", "env_id", "training_seed"]].drop_duplicates()
+    trainings = trainings.assign(data=trainings["run"].map(names))[trainings["run"].isin(names)]
+    if trainings.drop(columns="run").duplicated().any():  # one seed on the same data counts once
+        names = dict(zip(told, data_names(data, pool=False), strict=True))
+    return known | names
 
 
 def _meta(results: Results, env_id: str) -> dict[str, object]:

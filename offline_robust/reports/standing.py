@@ -21,7 +21,7 @@ def words(known: Analysis) -> list[str]:
     """Who is best at nominal, under which perturbation and by how much, and at the worst; none for one learner."""
     if len(known.learners) < 2:
         return []
-    rows = known.leaders.to_dict("records")
+    rows = _leading(known)
     at = {row["scope"]: row for row in rows}
     sentences = []
     if "nominal" in at:
@@ -47,8 +47,9 @@ def words(known: Analysis) -> list[str]:
             for row in open_ones[:_NAMED]
         )
         sentences.append(f"No single best learner under perturbed {shown}{_more(open_ones)}.")
-    sentences.append(f"Over all conditions {_said(at['all'])}")
-    sentences.append(f"At its worst condition {_said(at['worst'])}")
+    if known.perturbed:
+        sentences.append(f"Over all conditions {_said(at['all'])}")
+        sentences.append(f"At its worst condition {_said(at['worst'])}")
     return sentences
 
 
@@ -62,10 +63,16 @@ def standing_section(known: Analysis, score: ScoreReference | None) -> list[Bloc
         "difference from the best has an interval that holds zero. The best is chosen by the same numbers, which "
         "flatters its lead a little."
     )
-    rows = [_row(known, row, score) for row in known.leaders.to_dict("records")]
-    classes = ["" if row["scope"] == "parameter" else "total" for row in known.leaders.to_dict("records")]
+    rows = [_row(known, row, score) for row in _leading(known)]
+    classes = ["" if row["scope"] == "parameter" else "total" for row in _leading(known)]
     heads = ["Where", "Conditions", "Best", "Return", "Lead", "Over", "Not told apart"]
     return [Heading("Who is best where"), Sheet(heads, rows, classes), Para(note, "note")]
+
+
+def _leading(known: Analysis) -> list[Row]:
+    """Who leads where; one row where nothing was perturbed, for all conditions are the nominal one."""
+    rows: list[Row] = [*known.leaders.to_dict("records")]
+    return rows if known.perturbed else [row for row in rows if row["scope"] == "nominal"]
 
 
 def trainings_section(known: Analysis, score: ScoreReference | None) -> list[Block]:

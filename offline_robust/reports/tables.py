@@ -13,7 +13,7 @@ from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.reports.analysis import Analysis
 from offline_robust.reports.blocks import Block, Cell, Folded, Heading, Para, Sheet
 from offline_robust.reports.canvas import colour
-from offline_robust.reports.text import STATISTICS, clean, far_words, number, score_words, scored, span
+from offline_robust.reports.text import STATISTICS, clean, far_words, number, score_words, scored, span, statistics_of
 
 Row = Mapping[Hashable, Any]
 
@@ -38,7 +38,7 @@ def statistics_section(known: Analysis, score: ScoreReference | None) -> list[Bl
 def summary_sheet(known: Analysis, score: ScoreReference | None = None) -> Sheet:
     """A row per learner, a column per statistic."""
     summary, means = known.summary, known.means
-    kept = [name for name in STATISTICS if not summary.loc[summary["statistic"] == name, "value"].isna().all()]
+    kept = statistics_of(known)
     rows: list[list[Cell | str]] = []
     for learner in known.learners:
         cells = {row["statistic"]: row for row in summary[summary["learner"] == learner].to_dict("records")}
@@ -58,11 +58,13 @@ def differences_section(known: Analysis, baseline: str | None, score: ScoreRefer
         pairs = [(learners[0], other) for other in learners[1:]]
     else:
         pairs = [(other, baseline) for other in learners if other != baseline]
-    columns = [known.compare(a, b).to_dict("records") for a, b in pairs]
+    columns: list[list[Row]] = [[*known.compare(a, b).to_dict("records")] for a, b in pairs]
     names = {"overall": "All conditions", "nominal": "Nominal", "far": f"Far ({far_words(known)})"}
     names |= {"far below": "Far, below nominal only", "far above": "Far, above nominal only"}
     rows: list[list[Cell | str]] = []
     classes = []
+    if not known.perturbed:  # all conditions, and each, are the nominal one
+        columns = [[row for row in column if row["scope"] == "nominal"] for column in columns]
     for k, row in enumerate(columns[0]):
         label = names.get(row["scope"], row["condition"])
         rows.append([clean(label, 160), *(interval_cell(column[k], score, signed=True) for column in columns)])

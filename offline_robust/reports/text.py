@@ -141,7 +141,7 @@ def summary_table(results: Results | Analysis, score: ScoreReference | None = No
     """
     known = Analysis.of(results)
     table = known.summary
-    kept = [name for name in STATISTICS if not table.loc[table["statistic"] == name, "value"].isna().all()]
+    kept = statistics_of(known)
     columns = [["", "trainings", *(STATISTICS[name] for name in kept)]]
     for learner in known.learners:
         cells = {row["statistic"]: row for row in table[table["learner"] == learner].to_dict("records")}
@@ -164,6 +164,12 @@ def summary_table(results: Results | Analysis, score: ScoreReference | None = No
     return "\n".join([*lines, score_words(score)] if score else lines)
 
 
+def statistics_of(known: Analysis) -> list[str]:
+    """The statistics that some learner has; where nothing was perturbed there is no worst level."""
+    there = known.summary.dropna(subset="value")["statistic"].unique()
+    return [name for name in STATISTICS if name in there and (known.perturbed or name != "worst_level")]
+
+
 def _in_short(known: Analysis) -> str:
     first, *others = known.learners
     groups: dict[str, list[str]] = {"returns more than": [], "returns less than": [], "cannot be told apart from": []}
@@ -171,7 +177,7 @@ def _in_short(known: Analysis) -> str:
     for other in others:
         rows = {row["scope"]: row for row in known.compare(first, other).to_dict("records")}
         if "far" not in rows:
-            where = "Over all conditions"
+            where = "Over all conditions" if known.perturbed else "On the nominal system"
         favours = rows["far" if "far" in rows else "overall"]["favours"]
         kind = "returns more than" if favours == first else "returns less than"
         groups[kind if favours else "cannot be told apart from"].append(clean(other))
@@ -226,6 +232,8 @@ def _alone(known: Analysis) -> str:
     over_all = f"{number(float(known.cubes[name].means.mean()))} over all conditions"
     text = f"{clean(name)} returns {' and '.join(said) or over_all}"
     interval = span(worst["low"], worst["high"])
+    if not known.perturbed:
+        return f"{text} (95 % interval {interval}). Nothing was perturbed."
     return (
         f"{text}. Its worst condition is {clean(worst['condition'])}, with {number(worst['value'])} "
         f"(95 % interval {interval})."
