@@ -1,14 +1,19 @@
 """Errors made for people: each says what is wrong, where, and how to mend it, in one line.
 
-The command line prints the message of any `UserError` and leaves with exit status 2. Anything else is a bug of
-ours and shows its traceback.
+The command line prints the message of any `UserError` and leaves with exit status 2. A file that cannot be written for
+want of room is an `OSError` that names it, one line too and status 1. Anything else is a bug of ours and shows its
+traceback.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk, a quota or a file-size limit that is full."""
 
 
 class UserError(Exception):
@@ -33,6 +38,10 @@ class CheckpointError(UserError):
 
 class EvaluationError(UserError):
     """A perturbation, suite or policy does not fit the environment."""
+
+
+class FolderInUse(UserError):
+    """Another process or thread writes into the folder; the message says which, and since when."""
 
 
 class MissingExtra(UserError):

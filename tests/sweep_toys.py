@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from toys import SMALL
 
 from offline_robust.experiments import sweep_cell
 from offline_robust.experiments.sweep_engines import Event, Load
+from offline_robust.locks import writing
 
 SUITE = {"name": "two-lengths", "sweeps": [{"parameter": "length", "mode": "scale", "levels": [0.8, 1.0]}]}
 
@@ -50,6 +52,26 @@ def in_process(folders: Sequence[Path], load: Load) -> Iterator[list[Event]]:
             status = sweep_cell.logged_cell(folder)
         (folder / sweep_cell.LOG).write_text(said.getvalue())
         yield [(folder, status)]
+
+
+@contextlib.contextmanager
+def written_elsewhere(folder: Path) -> Iterator[None]:
+    """Another thread writes into the folder; to its lock that is as another process."""
+    begun, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with writing(folder):
+            begun.set()
+            done.wait()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -311,6 +311,6 @@ def test_a_stop_from_the_keyboard_is_130(stop, capsys, monkeypatch) -> None:
     def stopped(**_: object) -> None:
         raise stop
 
-    monkeypatch.setattr(importlib.import_module("offline_robust.cli.main"), "app", stopped)
+    monkeypatch.setattr(importlib.import_module("offline_robust.cli.commands"), "app", stopped)
     status, error = call(capsys, monkeypatch)
     assert (status, error.count("\n")) == (130, 1)

@@ -217,8 +217,7 @@ def test_policies_that_cannot_be_told_apart_are_refused_before_anything_runs(tmp
 def test_clearing_removes_cells_and_leftovers_of_a_kill_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "cells"
     run(folder)
-    leftover = folder / f".tmp-{cells_in(folder)[0].name}-abc"
-    leftover.mkdir()
+    (folder / ".tmp-orl-0123456789abcdef").mkdir()
     (folder / "mine.txt").write_text("kept")
     clear_cells(folder)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sweep_toys import in_process, write_sweep
+from test_nothing_runs_from_the_current_folder import set_traps
 
 from offline_robust.experiments import sweep_run
 from offline_robust.experiments.sweep import expand, load_sweep
@@ -23,7 +24,12 @@ def test_two_ray_workers_equal_local_cell_by_cell_and_a_failed_one_is_told(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep_run, "engine", lambda name: in_process)
         here = run_sweep(sweep, cells, tmp_path / "here")
+    (tmp_path / "trapped").mkdir()
+    set_traps(tmp_path / "trapped")
+    monkeypatch.chdir(tmp_path / "trapped")
     ray = run_sweep(sweep, cells, tmp_path / "ray", engine_name="ray", jobs=2)
+    assert not (tmp_path / "trapped" / "sprung").exists(), "a worker has imported what lay in the current folder"
+    assert Path.cwd() == tmp_path / "trapped"
     states = [(state.cell.name, state.state) for state in ray.states]
     assert states == [(state.cell.name, state.state) for state in here.states]
     assert [state for _, state in states].count("failed") == 1

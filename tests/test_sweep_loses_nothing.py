@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
-from sweep_toys import base, contents, in_process, write_sweep
+from sweep_toys import base, contents, in_process, write_sweep, written_elsewhere
 
 from offline_robust.cli import main
-from offline_robust.errors import ConfigError
+from offline_robust.errors import ConfigError, FolderInUse
 from offline_robust.evaluation import Results
 from offline_robust.experiments import load_run, sweep_cell, sweep_engines, sweep_run
 from offline_robust.experiments.checkpoints import load_checkpoint
@@ -294,7 +294,7 @@ def test_a_run_that_another_process_has_in_hand_is_left_alone(tmp_path: Path) ->
     path = write_sweep(tmp_path)
     cell = expand(load_sweep(path))[0]
     sweep_cell.prepare(tmp_path / cell.name, cell.config)
-    with sweep_cell._alone(tmp_path / cell.name), pytest.raises(ConfigError, match="another process has this run"):
+    with written_elsewhere(tmp_path / cell.name), pytest.raises(FolderInUse, match="another thread of this process"):
         sweep_cell.run_cell(tmp_path / cell.name)
 
 
@@ -304,7 +304,7 @@ def test_a_run_in_other_hands_has_not_failed(tmp_path: Path) -> None:
     taken, _ = expand(load_sweep(path))
     folder = tmp_path / "out" / "runs" / taken.name
     folder.mkdir(parents=True)
-    with sweep_cell._alone(folder):
+    with written_elsewhere(folder):
         outcome = run(path, tmp_path / "out")
     assert [state.state for state in outcome.states] == ["new", "finished"], "nothing is written there yet"
     assert not outcome.failed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from offline_robust.baselines.segments import COLUMNS, segments_of
@@ -12,9 +11,8 @@ from offline_robust.datasets.load import finish
 from offline_robust.datasets.replay_buffers import VERSION, read_buffer_file
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, encode_description
 from offline_robust.datasets.transitions import TransitionDataset
+from offline_robust.datasets.writers import new_hdf5, new_target
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.errors import DatasetError
-from offline_robust.files import replacing
 
 _OWN = OWN_PREFIX.rstrip("/")
 
@@ -30,10 +28,8 @@ def write_d3rlpy(dataset: TransitionDataset, path: str | Path, *, overwrite: boo
         DatasetError: the target exists.
     """
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise DatasetError(f"{target}: exists already; choose another name, or overwrite it (overwrite=True)")
     about = Description(dataset.observation_space, dataset.action_space, dataset.environment)
-    with replacing(target) as aside, h5py.File(aside, "w") as file:
+    with new_target(target, overwrite) as aside, new_hdf5(aside) as file:
         count = 0
         for segment in segments_of(dataset):
             for name, values in segment.serialize().items():

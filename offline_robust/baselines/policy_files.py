@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from offline_robust.baselines.algorithms import make_algorithm
@@ -21,7 +21,7 @@ from offline_robust.baselines.names import CONTINUOUS, DISCRETE
 from offline_robust.baselines.streams import PrivateStream
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import CheckpointError, EvaluationError, MissingExtra, UserError
-from offline_robust.files import replacing
+from offline_robust.files import write_bytes
 from offline_robust.networks import Policy, PolicySpec, load_policy
 from offline_robust.networks.policies import load_tensors
 from offline_robust.networks.spec import decode_environment
@@ -100,8 +100,7 @@ class D3RLPyPolicy(Policy):
         """Writes weights and configuration into one safetensors file, atomically; `read_policy` reads it."""
         metadata = {"policy": json.dumps({"format": _FORMAT, **self._about}, sort_keys=True)}
         tensors = {name: value.detach().cpu().clone().contiguous() for name, value in self.actor.state_dict().items()}
-        with replacing(path) as aside:
-            save_file(tensors, aside, metadata)
+        write_bytes(path, save(tensors, metadata))
 
 
 def read_policy(path: str | Path) -> Policy:

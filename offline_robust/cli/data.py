@@ -14,11 +14,6 @@ from offline_robust.cli.arguments import counted, measured
 from offline_robust.cli.options import EnvOfData, Import
 from offline_robust.cli.output import Console, Table, Text, bars, plain_table, spinner, wide_console
 from offline_robust.cli.output import out as stdout
-from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
-from offline_robust.collection.recipes import recipe_file
-from offline_robust.datasets import bundled_names, convert, describe, load_dataset
-from offline_robust.datasets.load import examine
-from offline_robust.datasets.sources import bundled_data, folder_to_make, made_folder, minari_ids
 from offline_robust.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
@@ -37,6 +32,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """Datasets that can be had by name: shipped ones, ones made on demand, and Minari's local ones."""
+    from offline_robust.datasets import bundled_names
+    from offline_robust.datasets.sources import minari_ids
+
     rows = [_known(name) for name in bundled_names()]
     rows += [{"name": name, "kind": "minari", "data": "here"} for name in minari_ids()]
     if as_json:
@@ -55,6 +53,9 @@ def list_datasets(as_json: Json = False) -> None:
 
 def _known(name: str) -> dict[str, Any]:
     """One line of the list: a bundled recipe, and whether its data are shipped, made, or to be made."""
+    from offline_robust.collection import load_recipe
+    from offline_robust.datasets.sources import bundled_data, made_folder
+
     recipe = load_recipe(name)
     shipped, made = bundled_data(name), made_folder(name)
     here = shipped or (made if made is not None and (made / "data").is_dir() else None)
@@ -72,6 +73,8 @@ def _known(name: str) -> dict[str, Any]:
 @app.command()
 def info(source: Source, env: EnvOfData = None, import_: Import = None, as_json: Json = False) -> None:
     """Sizes, returns, ends, statistics per dimension, and how much of the action space the data cover."""
+    from offline_robust.datasets import describe, load_dataset
+
     with spinner(f"reading {source}"):
         content = describe(load_dataset(source, env=env))
     if as_json:
@@ -102,6 +105,8 @@ def check_source(
     source: Source, env: EnvOfData = None, import_: Import = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """Everything that is wrong or worth knowing, with row numbers. Leaves with 2 when the data do not load."""
+    from offline_robust.datasets.load import examine
+
     with spinner(f"reading {source}", quiet):
         problems, agreement = examine(source, env=env)
     errors = sum(problem.severity == "error" for problem in problems)
@@ -146,6 +151,11 @@ def collect(
     quiet: Quiet = False,
 ) -> None:
     """Make a dataset: a bundled one into your own datasets (or --out), or a new one with a policy of yours."""
+    from offline_robust.collection import load_recipe, make_dataset, make_recipe, own_recipe
+    from offline_robust.collection.recipes import recipe_file
+    from offline_robust.datasets import bundled_names
+    from offline_robust.datasets.sources import bundled_data, folder_to_make
+
     if (name is None) == (policy is None) or (policy is not None and out is None):
         raise ConfigError(
             "data collect takes either NAME (see: offline-robust data list) or --policy FILE --out FOLDER"
@@ -177,6 +187,8 @@ def convert_source(
     quiet: Quiet = False,
 ) -> None:
     """Writes whatever is read as Minari, D4RL's HDF5 or npz; there and back is exact, float64 included."""
+    from offline_robust.datasets import convert, load_dataset
+
     with spinner(f"converting {source}", quiet):
         written = convert(source, target, env=env, to=to, overwrite=overwrite)
         dataset = load_dataset(written, cache=False)

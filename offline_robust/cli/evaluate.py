@@ -19,6 +19,7 @@ from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wand
 from offline_robust.environment import as_choice, split_module
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
+from offline_robust.locks import writing
 from offline_robust.numerals import whole
 
 SuiteName = Annotated[
@@ -267,9 +268,9 @@ def _evaluate_and_report(
     check_conditions(asked.suite, asked.perturb)
     reference = check_score(score, runs, asked.env)
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
-    with progress_bar(quiet or as_json) as bar:
+    with writing(folder), progress_bar(quiet or as_json) as bar:
         results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=folder / CELLS)
-    path = save_report(folder, results, runs, _command(), title, score)
+        path = save_report(folder, results, runs, _command(), title, score)
     kept = [str(table) for table in earlier_results(folder)]
     if as_json:
         content = {"report": str(path), "results": str(folder / "results.csv"), "summary": _records(results, reference)}

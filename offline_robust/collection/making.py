@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -16,11 +15,13 @@ import torch
 from offline_robust.collection.cards import dataset_card
 from offline_robust.collection.collect import Progress, collect
 from offline_robust.collection.recipes import Part, Recipe, load_recipe, policies, recipe_file
-from offline_robust.datasets import TransitionDataset, load_dataset, write_minari
+from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.datasets.sources import POLICY, RECIPE, bundled_data, folder_to_make
 from offline_robust.datasets.transitions import TENSORS
+from offline_robust.datasets.writers import fill_minari, new_target
 from offline_robust.errors import DatasetError
-from offline_robust.files import write_text
+from offline_robust.files import recover, write_bytes, write_text
+from offline_robust.locks import writing
 from offline_robust.networks import Policy, load_policy
 from offline_robust.plain_yaml import dump_yaml
 
@@ -89,10 +90,19 @@ def make_recipe(
     progress: Progress | None = None,
 ) -> TransitionDataset:
     """`collect_recipe` for a recipe in memory, whose policies' paths are seen from the folder ``beside``."""
-    if out is not None and (Path(out) / "data").exists() and not overwrite:
-        raise DatasetError(
-            f"{Path(out) / 'data'}: exists already; choose another folder, or overwrite it (--overwrite)"
-        )
+    if out is None:
+        return _make(recipe, beside, None, parallel, overwrite, progress)
+    with writing(out):
+        return _make(recipe, beside, Path(out), parallel, overwrite, progress)
+
+
+def _make(
+    recipe: Recipe, beside: Path, out: Path | None, parallel: int, overwrite: bool, progress: Progress | None
+) -> TransitionDataset:
+    if out is not None:
+        recover(out / "data")
+        if (out / "data").exists() and not overwrite:
+            raise DatasetError(f"{out / 'data'}: exists already; choose another folder, or overwrite it (--overwrite)")
     files = policies(recipe, beside)
     actors = [None if file is None else load_policy(file) for file in files]
     made: list[TransitionDataset] = []
@@ -101,7 +111,7 @@ def make_recipe(
     about = _about(recipe, files, made)
     dataset = replace(_joined(made), provenance={"source": "collect", "dataset_id": recipe.dataset_id, **about})
     if out is not None:
-        _write(dataset, recipe, files, about["collection"], Path(out), overwrite)
+        _write(dataset, recipe, files, about["collection"], out)
     return dataset
 
 
@@ -155,24 +165,25 @@ def _write(
     files: Sequence[Path | None],
     collection: dict[str, Any],
     folder: Path,
-    overwrite: bool,
 ) -> None:
-    """Recipe, policies of one's own and card; the data last, for where they are the dataset is taken for whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = _with_policies_beside(recipe, files, folder)
-    if not (folder / RECIPE).is_file() or load_recipe(folder / RECIPE) != kept:
-        text = dump_yaml(kept.model_dump(exclude_unset=True), width=100, allow_unicode=True)
-        write_text(folder / RECIPE, text)
-    write_text(folder / "card.md", dataset_card(kept, dataset, collection))
-    write_minari(
-        dataset,
-        folder,
-        dataset_id=recipe.dataset_id,
-        description=recipe.description,
-        overwrite=overwrite,
-        collection=collection,
-        algorithm_name="; ".join(_algorithm(part) for part in recipe.mixture),
-    )
+    """Recipe, policies of one's own, card and data.
+
+    The data are written first, for they are what a disk has no room for, and put in place last, for where they are the
+    dataset is taken for whole.
+    """
+    about = {
+        "dataset_id": recipe.dataset_id,
+        "description": recipe.description,
+        "collection": collection,
+        "algorithm_name": "; ".join(_algorithm(part) for part in recipe.mixture),
+    }
+    with new_target(folder / "data", overwrite=True) as aside:
+        fill_minari(dataset, aside, folder, about)
+        kept = _with_policies_beside(recipe, files, folder)
+        if not (folder / RECIPE).is_file() or load_recipe(folder / RECIPE) != kept:
+            text = dump_yaml(kept.model_dump(exclude_unset=True), width=100, allow_unicode=True)
+            write_text(folder / RECIPE, text)
+        write_text(folder / "card.md", dataset_card(kept, dataset, collection))
 
 
 def _with_policies_beside(recipe: Recipe, files: Sequence[Path | None], folder: Path) -> Recipe:
@@ -181,7 +192,7 @@ def _with_policies_beside(recipe: Recipe, files: Sequence[Path | None], folder: 
     names = {file: POLICY if len(set(own)) == 1 else f"policy-{own.index(file)}.safetensors" for file in own}
     for source, name in names.items():
         if source.resolve() != (folder / name).resolve():
-            shutil.copyfile(source, folder / name)
+            write_bytes(folder / name, source.read_bytes())
     content = recipe.model_dump(exclude_unset=True)
     blocks = content["parts"] if recipe.parts is not None else [content]
     for block, part, file in zip(blocks, recipe.mixture, files, strict=True):

@@ -16,7 +16,7 @@ from offline_robust.datasets.minari_files import MAIN, METADATA
 from offline_robust.datasets.problems import one_line, refusal
 from offline_robust.datasets.replay_buffers import is_buffer_file
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
-from offline_robust.files import bundled, expanded, home
+from offline_robust.files import bundled, expanded, home, recover
 from offline_robust.plain_yaml import read_yaml
 
 Kind = Literal["minari", "d4rl", "d3rlpy", "npz", "csv", "parquet", "jsonl"]
@@ -189,6 +189,8 @@ def minari_ids() -> list[str]:
 
 def _at(path: Path) -> Location:
     if path.is_dir():
+        if not (path / "data").exists():
+            recover(path / "data")
         for folder in (path, path / "data"):
             if (folder / METADATA).is_file():
                 return Location("minari", folder)
@@ -219,6 +221,8 @@ def _sizes(recipe: Path) -> list[str]:
 def _with_data(name: str) -> Path:
     """The folder of a recipe's data: shipped, or made on this computer."""
     folder = bundled_data(name) or folder_to_make(name)
+    if not (folder / "data").exists():
+        recover(folder / "data")
     if not (folder / "data" / METADATA).is_file():
         raise DatasetNotFound(
             f"{name}: its data are made on demand, in minutes, and are not here yet; make them with `offline-robust "

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,8 @@ from offline_robust.datasets.spaces import OWN_PREFIX, Description, encode_descr
 from offline_robust.datasets.transitions import TransitionDataset
 from offline_robust.environment import WrapperSpec, encode_space
 from offline_robust.errors import DatasetError
-from offline_robust.files import replacing
+from offline_robust.files import recover, replacing
+from offline_robust.locks import writing
 
 Format = Literal["minari", "d4rl", "npz"]
 Exact = Mapping[str, NDArray[Any]] | None
@@ -33,6 +35,7 @@ Exact = Mapping[str, NDArray[Any]] | None
 _LIBVER = ("v108", "v110")
 _MINARI_VERSION = "0.5.4"
 _MOMENT = (1980, 1, 1, 0, 0, 0)
+_BLOCK = 2**22
 
 
 def write_minari(
@@ -65,7 +68,29 @@ def write_minari(
         DatasetError: the target exists, or rows do not chain, which T+1 observations per episode cannot express.
     """
     data = Path(folder) / "data"
-    _refuse_existing(data, overwrite)
+    about = {"dataset_id": dataset_id, "description": description, "collection": collection, **metadata}
+    with writing(folder), new_target(data, overwrite) as aside:
+        fill_minari(dataset, aside, Path(folder), about, exact)
+    return data
+
+
+def fill_minari(
+    dataset: TransitionDataset, data: Path, folder: Path, about: Mapping[str, Any], exact: Exact = None
+) -> None:
+    """Makes the data folder that `write_minari` puts in place.
+
+    Args:
+        dataset: as there.
+        data: the folder to make.
+        folder: the dataset's; its name gives the id where there is no other.
+        about: the arguments of `write_minari` that say what the data are.
+        exact: as there.
+
+    Raises:
+        DatasetError: rows do not chain.
+    """
+    metadata = dict(about)
+    dataset_id, description, collection = (metadata.pop(key) for key in ("dataset_id", "description", "collection"))
     arrays, environment = _arrays(dataset, exact), dataset.environment
     arrays["actions"] = _logged_actions(dataset, arrays["actions"])
     action_space = environment.action_space if environment is not None else None
@@ -73,11 +98,11 @@ def write_minari(
     jump = _jumps(arrays)
     if jump is not None:
         raise DatasetError(
-            f"{data}: row {jump:,} has a next observation that is not the next row's observation, which Minari's "
-            "layout cannot hold: write .hdf5 or .npz instead"
+            f"{folder / 'data'}: row {jump:,} has a next observation that is not the next row's observation, which "
+            "Minari's layout cannot hold: write .hdf5 or .npz instead"
         )
     spec = _env_spec(dataset)
-    about = {
+    content = {
         "total_episodes": len(starts),
         "total_steps": len(dataset),
         "data_format": "hdf5",
@@ -96,14 +121,12 @@ def write_minari(
             **({"collection": dict(collection)} if collection else {}),
         },
     }
-    with replacing(data) as aside:
-        aside.mkdir()
-        with h5py.File(aside / MAIN, "w", libver=_LIBVER) as file:
-            for number, (begin, end) in enumerate(zip(starts, [*starts[1:], len(dataset)], strict=True)):
-                _write_episode(file.create_group(f"episode_{number}"), number, arrays, int(begin), int(end))
-        about["dataset_size"] = round((aside / MAIN).stat().st_size / 1e6, 1)
-        (aside / METADATA).write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
-    return data
+    data.mkdir()
+    with new_hdf5(data / MAIN, libver=_LIBVER) as file:
+        for number, (begin, end) in enumerate(zip(starts, [*starts[1:], len(dataset)], strict=True)):
+            _write_episode(file.create_group(f"episode_{number}"), number, arrays, int(begin), int(end))
+    content["dataset_size"] = round((data / MAIN).stat().st_size / 1e6, 1)
+    (data / METADATA).write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
@@ -115,8 +138,7 @@ def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool 
         DatasetError: the target exists.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)
-    with replacing(path) as aside, h5py.File(aside, "w", libver=_LIBVER) as file:
+    with new_target(path, overwrite) as aside, new_hdf5(aside, libver=_LIBVER) as file:
         for name, values in _flat_columns(dataset, exact).items():
             file.create_dataset(name, data=values, track_times=False)
     return path
@@ -129,8 +151,7 @@ def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool =
         DatasetError: the target exists.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)
-    with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    with new_target(path, overwrite) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for name, values in _flat_columns(dataset, exact).items():
             buffer = BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
@@ -282,8 +303,34 @@ def _logged_actions(dataset: TransitionDataset, actions: NDArray[Any]) -> NDArra
     return actions
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+@contextmanager
+def new_target(path: Path, overwrite: bool) -> Iterator[Path]:
+    """`replacing` for a dataset's file or folder, which is not replaced unasked.
+
+    Raises:
+        DatasetError: it exists, by now or by the time that the block is done.
+    """
+    recover(path)
+    exists = DatasetError(f"{path}: exists already; choose another name, or overwrite it (overwrite=True, --overwrite)")
     if path.exists() and not overwrite:
-        raise DatasetError(
-            f"{path}: exists already; choose another name, or overwrite it (overwrite=True, --overwrite)"
-        )
+        raise exists
+    try:
+        with replacing(path, overwrite=overwrite) as aside:
+            yield aside
+    except FileExistsError as error:
+        if str(error.filename) != str(path):
+            raise
+        raise exists from None
+
+
+@contextmanager
+def new_hdf5(path: Path, libver: tuple[str, str] | None = None) -> Iterator[h5py.File]:
+    """A new HDF5 file, made in memory and written when the block is done.
+
+    HDF5 itself does not survive a disk that fills: closing the file fails, and the process dies of it later.
+    """
+    with h5py.File(path.name, "w", libver=libver, driver="core", backing_store=False, block_size=_BLOCK) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from offline_robust.environment import make_env
 from offline_robust.envs.mujoco_engine import MuJoCoSimulation, supports
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
 from offline_robust.envs.perturbations import FloatArray, Perturbation
 from offline_robust.envs.systems import System, perturb
+from offline_robust.errors import EvaluationError
 
 
 class MuJoCoBatch(MuJoCoSimulation):
@@ -55,16 +58,32 @@ class MuJoCoBatch(MuJoCoSimulation):
 
 
 class BoundMuJoCoPhysics(MuJoCoPhysics):
-    """The physics of a MuJoCo environment that the engine cannot run, put into the environment itself."""
+    """The physics of a MuJoCo environment that the engine cannot run, put into the environment itself.
+
+    Whatever part of the environment holds its model (a robot, a renderer, an environment inside of it) is handed the
+    perturbed one. Pushes are added to the forces that the environment applies itself.
+
+    Raises:
+        EvaluationError: the environment keeps its model where it cannot be exchanged, or applies forces of its own in
+            the middle of a pushed step.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self._inner: Any = env.unwrapped
+        self._holders = _holders(self._inner)
+        self._before: tuple[FloatArray, FloatArray, float] | None = None
 
     def commit(self) -> None:
         """See `Physics`; the environment runs on the perturbed model from now on."""
         super().commit()
-        self._inner.model = self.model
+        for holder, name in self._holders:
+            holder[name] = self.model
+        if self._inner.model is not self.model:
+            raise EvaluationError(
+                f"{type(self._inner).__name__} keeps its MjModel where it cannot be exchanged for a perturbed one: let "
+                f"an attribute of the environment, or of one of its parts, hold it"
+            )
         self._inner.init_qpos = self.qpos0
 
     def reset(self) -> None:
@@ -74,7 +93,57 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
 
     def activate(self) -> None:
         """Called before every reset and step: `mj_resetData` drops the pushes."""
-        self._inner.data.xfrc_applied[:, :3] = self.pushes
+        if self.pushes.any():
+            forces = self._inner.data.xfrc_applied[:, :3]
+            own = np.array(forces)
+            forces += self.pushes
+            self._before = own, np.array(forces), float(self._inner.data.time)
+
+    def deactivate(self) -> None:
+        """Called after every reset and step: leaves the environment the forces that it applies itself."""
+        if self._before is None:
+            return
+        (own, pushed, time), self._before = self._before, None
+        forces = self._inner.data.xfrc_applied[:, :3]
+        if np.array_equal(forces, pushed):
+            forces[:] = own
+        elif self._inner.data.time > time and forces.any():
+            raise EvaluationError(
+                f"{type(self._inner).__name__} sets xfrc_applied during its steps, which takes a push away: pushes "
+                f"cannot be added to it"
+            )
+
+
+_DEPTH, _MOST = 5, 1_000
+"""How deep the parts of an environment are searched for its model, and through lists of how many parts."""
+
+
+def _holders(env: Any) -> list[tuple[Any, Any]]:
+    """Every attribute or entry that holds the model, in an environment and in its parts some levels down.
+
+    Returns:
+        Pairs of a dictionary (an object's attributes, too) or list, and the key in it.
+    """
+    model, found, seen, level = env.model, [], {id(env)}, [env]
+    for _ in range(_DEPTH):
+        below = []
+        for part in level:
+            inside = part if isinstance(part, dict | list) else vars(part)
+            for key, value in list(inside.items() if isinstance(inside, dict) else enumerate(inside)):
+                if value is model:
+                    found.append((inside, key))
+                elif _is_part(value) and id(value) not in seen:
+                    seen.add(id(value))
+                    below.append(value)
+        level = below
+    return found
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value may hold a model in attributes or entries of its own."""
+    if isinstance(value, dict | list):
+        return len(value) <= _MOST
+    return hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
 
 
 def open_mujoco(env: gym.Env[Any, Any], owner: gym.Env[Any, Any]) -> MuJoCoPhysics:

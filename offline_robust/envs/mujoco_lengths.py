@@ -31,6 +31,8 @@ Model = Any
 _ROUND = (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 _ANT_LEGS = ("front_left_leg", "front_right_leg", "back_leg", "right_back_leg")
 _REACHER_LINKS = {"body0": "link0", "body1": "link1"}
+_HOLDS = (int(mujoco.mjtEq.mjEQ_CONNECT), int(mujoco.mjtEq.mjEQ_WELD))
+_DRIVES = ("JOINT", "JOINTINPARENT", "TENDON")
 _ROUNDING = 1e-12  # metres; a robot is not lifted for less
 
 
@@ -45,6 +47,7 @@ class LinkLengths:
     Attributes:
         nominal: the length of every link (k,), in metres, without rounded ends.
         names: for each parameter the places (n,) of its links in ``nominal``.
+        withheld: for links that cannot be stretched faithfully the reason, by the name of the parameter.
         keeps_mass: whether the XML fixes the total mass.
 
     The file must compile to exactly this model. Otherwise (it has gone, or the environment edited its model) the
@@ -54,7 +57,7 @@ class LinkLengths:
     def __init__(self, path: str, model: Model, start: FloatArray) -> None:
         self._model, self._start = model, start
         self._spec = _load(path, model)
-        self._bodies = _links(model, self._spec)
+        self._bodies, self.withheld = _links(model, self._spec)
         self._geoms = [_main_geom(model, body) for body in self._bodies]
         # To the nanometre: files hold halves like 0.22500000000000003, and 0.45 typed by a person shall be nominal.
         self.nominal: FloatArray = np.array([round(2 * model.geom_size[geom, 1], 9) for geom in self._geoms])
@@ -80,14 +83,18 @@ class LinkLengths:
         moved = np.flatnonzero(factors != 1.0)
         for root in {_root(self._model, self._bodies[link]) for link in moved}:
             height = self._lowest(self._model, root) - self._lowest(model, root)
+            kept = [self._lowest(self._model, root, k) - self._lowest(model, root, k) for k in range(model.nkey)]
             if abs(height) > _ROUNDING:
                 _lift(model, root, height)
+            for key, own in enumerate(kept):
+                if abs(own) > _ROUNDING:
+                    _raise(model, root, model.key_qpos[key], own)
         return model
 
-    def _lowest(self, model: Model, root: int) -> float:
-        """The lowest height (m) that the colliding geoms of one robot reach in the start state."""
+    def _lowest(self, model: Model, root: int, key: int | None = None) -> float:
+        """The lowest height (m) that the colliding geoms of one robot reach in the start state, or in a keyframe."""
         data = mujoco.MjData(model)
-        data.qpos[:] = self._start
+        data.qpos[:] = self._start if key is None else self._model.key_qpos[key]
         mujoco.mj_kinematics(model, data)
         own = model.body_rootid[model.geom_bodyid] == root
         solid = np.flatnonzero(own & ((model.geom_contype != 0) | (model.geom_conaffinity != 0)))
@@ -124,18 +131,35 @@ def _load(path: str, model: Model) -> Any | None:
     return spec if same and not spec.frames else None
 
 
-def _links(model: Model, spec: Any | None) -> list[int]:
-    """The bodies that can be stretched."""
+def _links(model: Model, spec: Any | None) -> tuple[list[int], dict[str, str]]:
+    """The bodies that can be stretched, and why others that look like it cannot."""
     if spec is None:
-        return []
+        return [], {}
     by_geometry = spec.compiler.inertiafromgeom == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
-    return [
-        body
-        for body in range(1, model.nbody)
-        if model.body_weldid[body] != 0  # it moves
-        and (by_geometry or not spec.bodies[body].explicitinertial)  # its mass follows its shape
-        and _main_geom(model, body) >= 0
-    ]
+    closed = _closed_trees(model)
+    links, withheld = [], {}
+    for body in range(1, model.nbody):
+        if model.body_weldid[body] == 0 or _main_geom(model, body) < 0:  # it cannot move, or has no length
+            continue
+        name = f"{model.body(body).name}_length"
+        if not by_geometry and spec.bodies[body].explicitinertial:
+            withheld[name] = "the XML states the body's inertia apart from its shape, so that it would not follow"
+        elif _root(model, body) in closed:
+            withheld[name] = "a connect or weld constraint holds this robot elsewhere, and would not move along"
+        else:
+            links.append(body)
+    return links, withheld
+
+
+def _closed_trees(model: Model) -> set[int]:
+    """The root bodies of robots that are held by more than their joints: loops, and hands that follow a target."""
+    held: set[int] = set()
+    for constraint in range(model.neq):
+        if model.eq_type[constraint] in _HOLDS:
+            ends = np.array([model.eq_obj1id[constraint], model.eq_obj2id[constraint]])
+            at_sites = model.eq_objtype[constraint] == int(mujoco.mjtObj.mjOBJ_SITE)
+            held |= {_root(model, int(body)) for body in (model.site_bodyid[ends] if at_sites else ends)}
+    return held - {0}
 
 
 def _main_geom(model: Model, body: int) -> int:
@@ -176,10 +200,26 @@ def _names(model: Model, bodies: list[int]) -> dict[str, NDArray[np.int64]]:
 
 
 def floats(model: Model, body: int) -> bool:
-    """Whether a body hangs from the world by a free joint or by two or more joints, as a robot's torso does."""
-    first, count = int(model.body_jntadr[body]), int(model.body_jntnum[body])
-    free = count > 0 and model.jnt_type[first] == mujoco.mjtJoint.mjJNT_FREE
-    return _is_root(model, body) and bool(free or count >= 2)
+    """Whether a body hangs from the world by a free joint, or by several, slides among them, as a robot's torso does.
+
+    Joints that a motor drives are an arm's shoulder or a table's axes, not the way a robot moves in the world.
+    """
+    own = int(model.body_jntadr[body]) + np.arange(int(model.body_jntnum[body]))
+    kinds = set(model.jnt_type[own].tolist())
+    if not _is_root(model, body) or int(mujoco.mjtJoint.mjJNT_FREE) in kinds:
+        return _is_root(model, body) and bool(kinds)
+    return len(own) >= 2 and int(mujoco.mjtJoint.mjJNT_SLIDE) in kinds and not _driven(model) & set(own.tolist())
+
+
+def _driven(model: Model) -> set[int]:
+    """The joints (ids) that an actuator drives, itself or through a tendon that is wound on them."""
+    at = {kind: model.actuator_trntype == int(getattr(mujoco.mjtTrn, f"mjTRN_{kind}")) for kind in _DRIVES}
+    found = set(model.actuator_trnid[at["JOINT"] | at["JOINTINPARENT"], 0].tolist())
+    for tendon in model.actuator_trnid[at["TENDON"], 0].tolist():
+        path = slice(int(model.tendon_adr[tendon]), int(model.tendon_adr[tendon] + model.tendon_num[tendon]))
+        wound = model.wrap_type[path] == int(mujoco.mjtWrap.mjWRAP_JOINT)
+        found |= set(model.wrap_objid[path][wound].tolist())
+    return found
 
 
 def _is_root(model: Model, body: int) -> bool:
@@ -221,9 +261,20 @@ def _stretch(part: Any, model: Model, body: int, geom: int, factor: float) -> No
             shift = moved(ends.reshape(2, 3).mean(0)) - ends.reshape(2, 3).mean(0)
             other.fromto = np.concatenate([moved(ends[:3]), moved(ends[3:])]) if is_main else ends + np.tile(shift, 2)
         if model.body_geomadr[body] + index == geom:
+            if not np.isnan(other.mass):
+                # A mass that the XML states follows as one from a density does.
+                other.mass *= _bulk(other, factor * half) / _bulk(other, half)
             other.size = [other.size[0], factor * half, other.size[2]]
     for child in [*part.bodies, *part.sites]:
         child.pos = moved(child.pos)
+
+
+def _bulk(geom: Any, half: float) -> float:
+    """The volume of a capsule or cylinder of some half length, or its surface where only its skin weighs."""
+    radius, capsule = float(geom.size[0]), geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE
+    if geom.typeinertia == mujoco.mjtGeomInertia.mjINERTIA_SHELL:
+        return 4 * np.pi * radius * half + (4 if capsule else 2) * np.pi * radius**2
+    return 2 * np.pi * radius**2 * half + (4 / 3 * np.pi * radius**3 if capsule else 0.0)
 
 
 def _anchor(model: Model, body: int) -> FloatArray:
@@ -253,16 +304,22 @@ def _lift(model: Model, root: int, height: float) -> None:
     The body and the joint's reference move together, so that the joint's coordinate keeps its meaning. Constants that
     MuJoCo derives from the start state do not depend on its height.
     """
+    if _raise(model, root, model.qpos0, height):
+        model.body_pos[root, 2] += height
+        address = int(model.jnt_qposadr[model.body_jntadr[root]])
+        if model.jnt_type[model.body_jntadr[root]] == mujoco.mjtJoint.mjJNT_FREE:
+            model.qpos_spring[address + 2] += height
+
+
+def _raise(model: Model, root: int, position: FloatArray, height: float) -> bool:
+    """Raises a robot in one state ``position`` (nq,), in place; False where no joint of its root can."""
     first = int(model.body_jntadr[root])
     for joint in range(first, first + int(model.body_jntnum[root])):
         kind, address = model.jnt_type[joint], int(model.jnt_qposadr[joint])
         if kind == mujoco.mjtJoint.mjJNT_FREE:
-            model.qpos_spring[address + 2] += height
-            address, rise = address + 2, 1.0
-        elif kind == mujoco.mjtJoint.mjJNT_SLIDE and abs(model.jnt_axis[joint, 2]) == 1.0:
-            rise = float(model.jnt_axis[joint, 2])
-        else:
-            continue
-        model.body_pos[root, 2] += height
-        model.qpos0[address] += rise * height
-        return
+            position[address + 2] += height
+            return True
+        if kind == mujoco.mjtJoint.mjJNT_SLIDE and abs(model.jnt_axis[joint, 2]) == 1.0:
+            position[address] += float(model.jnt_axis[joint, 2]) * height
+            return True
+    return False

@@ -13,15 +13,26 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
+from offline_robust.envs.mujoco_actuators import keep_muscles, strengths
+from offline_robust.envs.mujoco_fields import Simulation
 from offline_robust.envs.mujoco_lengths import LinkLengths, Model
-from offline_robust.envs.mujoco_parameters import Parameter, Simulation, discover
+from offline_robust.envs.mujoco_parameters import discover
 from offline_robust.envs.perturbations import FloatArray, ParameterSpec
 from offline_robust.errors import EvaluationError, nearest
 
 _KEPT_BUILDS = 16
 
-_FEED_CONSTANTS = frozenset({"body_mass", "body_inertia", "dof_armature", "qpos_spring", "actuator_gear"})
+_FEED_CONSTANTS = frozenset(
+    {
+        "body_mass", "body_inertia", "dof_armature", "tendon_armature", "actuator_armature", "qpos_spring",
+        "actuator_gear",
+    }
+)  # fmt: skip
 """The fields written here from which `mujoco.mj_setConst` derives others (inverse weights at the start state)."""
+
+_COMPILED_LAWS = ("actuator_gainprm", "actuator_biasprm", "jnt_stiffness", "dof_damping")
+"""What the compiler may derive from a robot's inertia (a servo's damping ratio, a joint's spring and damper): with
+longer links they stay what they are, as masses change without them too."""
 
 
 class MuJoCoPhysics:
@@ -30,7 +41,8 @@ class MuJoCoPhysics:
     Parameters are found in the compiled model: gravity, wind, density, viscosity, time step; masses (``mass``,
     ``torso_mass``); friction; damping, stiffness, springref, armature and frictionloss of the limb joints (``damping``,
     ``thigh_damping``); ``gear`` and ``ctrlrange`` of the motors (``thigh_gear``); steady pushes (``torso_push_x``);
-    and link lengths (``leg_length``), for which the model is built again, see `LinkLengths`.
+    and link lengths (``leg_length``), for which the model is built again, see `LinkLengths`. A parameter that would
+    reach only part of what its name says in this model is withheld.
 
     Writing a length starts from a new model: what was written before is lost, so lengths go first. Many perturbed
     models are made by `reset`, writes, `commit` and ``copy.copy(physics.model)``.
@@ -41,6 +53,7 @@ class MuJoCoPhysics:
 
     Attributes:
         parameters: what can be read and written, by name.
+        withheld: why a parameter that other models have is not among them.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -52,9 +65,10 @@ class MuJoCoPhysics:
         self._builds: OrderedDict[bytes, Simulation] = OrderedDict()
         self._simulation = self._nominal
         self._stale = False
-        self._plain: dict[str, Parameter] = discover(self._nominal.base)
+        self._plain, withheld = discover(self._nominal.base)
         own = {name: parameter.spec for name, parameter in self._plain.items()}
         self.parameters: Mapping[str, ParameterSpec] = {**self._length_specs(), **own}
+        self.withheld: Mapping[str, str] = {**self._links.withheld, **withheld}
 
     @property
     def model(self) -> Model:
@@ -116,9 +130,15 @@ class MuJoCoPhysics:
         if self._stale:
             now = self._simulation
             now.scratch = now.scratch or mujoco.MjData(now.model)
+            laws = now.model.actuator_biasprm.copy()
             mujoco.mj_setConst(now.model, now.scratch)
+            # A servo of negative strength looks like one with a damping ratio, which MuJoCo would work out anew.
+            now.model.actuator_biasprm[:] = laws
             now.written.update(_derived_fields())
             self._stale = False
+        if "actuator_acc0" in self._simulation.written:
+            keep_muscles(self._simulation.base, self._simulation.model)
+            self._simulation.written.update(("actuator_gainprm", "actuator_biasprm"))
 
     def reset(self) -> None:
         """Back to the environment's own model, bit for bit, without pushes."""
@@ -137,7 +157,7 @@ class MuJoCoPhysics:
         if not np.array_equal(lengths, self._links.nominal):
             key = lengths.tobytes()
             if key not in self._builds:
-                self._builds[key] = _simulation(self._links.build(lengths))
+                self._builds[key] = _simulation(self._build(lengths))
                 if len(self._builds) > _KEPT_BUILDS:
                     self._builds.popitem(last=False)
             self._builds.move_to_end(key)
@@ -145,7 +165,16 @@ class MuJoCoPhysics:
         _clean(simulation)
         self._simulation, self._lengths, self._stale = simulation, lengths, False
 
+    def _build(self, lengths: FloatArray) -> Model:
+        model, nominal = self._links.build(lengths), self._nominal.base
+        for path in _COMPILED_LAWS:
+            getattr(model, path)[:] = getattr(nominal, path)
+        keep_muscles(nominal, model)
+        return model
+
     def _known(self, name: str) -> ParameterSpec:
+        if name in self.withheld and name not in self.parameters:
+            raise EvaluationError(f"{name} cannot be perturbed in this model: {self.withheld[name]}")
         if name not in self.parameters:
             raise EvaluationError(f"no parameter {name!r} to perturb{nearest(name, self.parameters)}")
         return self.parameters[name]
@@ -169,7 +198,7 @@ def mujoco_physics(env: gym.Env[Any, Any], env_id: str) -> MuJoCoPhysics | None:
 
 
 def _simulation(model: Model) -> Simulation:
-    return Simulation(copy.copy(model), copy.copy(model), np.zeros((model.nbody, 3)))
+    return Simulation(copy.copy(model), copy.copy(model), np.zeros((model.nbody, 3)), strengths(model))
 
 
 def _clean(simulation: Simulation) -> None:
@@ -183,7 +212,7 @@ def _clean(simulation: Simulation) -> None:
         else:
             setattr(target, leaf, value)
     simulation.written.clear()
-    simulation.pushes[:] = 0.0
+    simulation.pushes[:], simulation.strengths[:] = 0.0, strengths(simulation.base)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -174,6 +174,7 @@ class System:
         step_seconds: simulated time of one step, or None where the environment does not tell.
         simulator: the batched engine that runs it, "mujoco", "pendulum" or "cartpole"; "" where none does.
         names: of the numbers of an observation, where it has named parts.
+        withheld: why a parameter that similar environments have cannot be perturbed in this one, by name.
     """
 
     environment: EnvironmentSpec
@@ -185,6 +186,7 @@ class System:
     step_seconds: float | None
     simulator: str = ""
     names: tuple[str, ...] | None = None
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def env_id(self) -> str:
@@ -197,6 +199,8 @@ class System:
         Raises:
             EvaluationError: the environment has no such parameter; offers the nearest names.
         """
+        if name in self.withheld and name not in self.parameters:
+            raise EvaluationError(f"{name} cannot be perturbed in {self.env_id}: {self.withheld[name]}")
         if name not in self.parameters:
             raise EvaluationError(f"{self.env_id} has no parameter {name!r} to perturb{nearest(name, self.parameters)}")
         return self.parameters[name]
@@ -285,6 +289,7 @@ def _system(key: str) -> System:
         float(seconds) if isinstance(seconds, int | float) else None,
         _simulator_within(spec),
         dimension_names(recorded),
+        getattr(physics, "withheld", {}),
     )
     env.close()  # type: ignore[no-untyped-call]
     return found

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from offline_robust.envs import Condition
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.plan import Plan, versions
-from offline_robust.files import write_text
+from offline_robust.files import remove_leftovers, write_text
 from offline_robust.networks import Policy
 
 Columns = dict[str, NDArray[Any]]
@@ -132,12 +132,8 @@ def clear_cells(folder: str | Path, only: Collection[Path] | None = None) -> Non
         return
     for path in where.glob(f"*{_ENDING}") if only is None else only:
         path.unlink(missing_ok=True)
-        for left in where.glob(f".tmp-{path.name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
-    if only is None:
-        for path in where.glob(f".tmp-*{_ENDING}-*"):
-            shutil.rmtree(path, ignore_errors=True)
-    if not any(where.iterdir()):
+    remove_leftovers(where)
+    with suppress(OSError):  # there is more in it
         where.rmdir()
 
 

@@ -150,7 +150,8 @@ def results_frame(rows: Mapping[str, Any]) -> pd.DataFrame:
     for name, kind in COLUMNS.items():
         value = rows[name]
         if kind == "str":
-            columns[name] = [str(value)] * size
+            # Names of folders may hold bytes that are no text; a table is a text file.
+            columns[name] = [str(value).encode("utf-8", "backslashreplace").decode("utf-8")] * size
         else:
             columns[name] = np.broadcast_to(np.asarray(value, types[kind]), (size,))
     return pd.DataFrame(columns)

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from offline_robust.errors import CheckpointError
-from offline_robust.files import replacing
+from offline_robust.files import write_bytes
 
 FORMAT = "offline-robust-checkpoint-1"
 _TENSOR = "tensor:"
@@ -30,8 +30,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     """Writes nested dictionaries and lists of tensors, numbers, strings and None, atomically."""
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(state, "", tensors)
-    with replacing(path) as aside:
-        save_file(tensors, aside, {"checkpoint": json.dumps({"format": FORMAT, "state": skeleton})})
+    write_bytes(path, save(tensors, {"checkpoint": json.dumps({"format": FORMAT, "state": skeleton})}))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

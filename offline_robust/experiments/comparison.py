@@ -21,6 +21,7 @@ from offline_robust.experiments.publishing import log_evaluation, log_report
 from offline_robust.experiments.run import Run, load_run
 from offline_robust.experiments.tracking import group_of
 from offline_robust.files import bundled
+from offline_robust.locks import writing
 from offline_robust.networks import Policy
 from offline_robust.reports import RunRecord, write_reports
 from offline_robust.reports.page import Report
@@ -289,22 +290,25 @@ def save_report(
         The path of report.html.
 
     The cells that these results were put together from are removed once results.csv is there.
+
+    Raises:
+        FolderInUse: another process or thread writes into the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     # What `rewrite_report` needs to make the same page again.
     folders = [run.folder.resolve() for run in runs if isinstance(run, Run)]
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
     results.meta["page"] = page | ({"score": score} if score else {})
-    save_results(folder, results)
-    clear_cells(folder / CELLS, results.cells)
-    records = [RunRecord.read(path) for path in folders]
-    report = _write(folder, results, records, command, title, score)
-    trained = [run for run in runs if isinstance(run, Run)]
-    if trained:
-        groups = [group_of(run.config, str(run.meta["label"]), data_of(run.meta)[1]) for run in trained]
-        if len(runs) == 1 and folder.resolve() == trained[0].folder.resolve():
-            log_run_evaluation(trained[0], results)
-        log_report(wandb or trained[0].config.wandb, folder, report, list(dict.fromkeys(groups)), title)
+    with writing(folder):
+        save_results(folder, results)
+        clear_cells(folder / CELLS, results.cells)
+        records = [RunRecord.read(path) for path in folders]
+        report = _write(folder, results, records, command, title, score)
+        trained = [run for run in runs if isinstance(run, Run)]
+        if trained:
+            groups = [group_of(run.config, str(run.meta["label"]), data_of(run.meta)[1]) for run in trained]
+            if len(runs) == 1 and folder.resolve() == trained[0].folder.resolve():
+                log_run_evaluation(trained[0], results)
+            log_report(wandb or trained[0].config.wandb, folder, report, list(dict.fromkeys(groups)), title)
     return folder / "report.html"
 
 
@@ -325,10 +329,16 @@ def rewrite_report(folder: Path, score: str | None = None) -> Path:
 
     Raises:
         UserError: the folder has no results, or the reference does not fit them.
+        FolderInUse: another process or thread writes into the folder.
     """
     table, out, owner = place_of(folder)
     if not table.is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
+    with writing(out):
+        return _rewrite(table, out, owner, score)
+
+
+def _rewrite(table: Path, out: Path, owner: Path, score: str | None) -> Path:
     results = Results.read(table)
     page = results.meta.get("page")
     page = page if isinstance(page, dict) else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_robust.experiments.tracking import WandbRun, check_wandb
-from offline_robust.files import write_text
+from offline_robust.files import naming, write_text
 
 __all__ = ["MetricsFile", "WandbRun", "check_wandb", "read_metrics"]
 
@@ -24,12 +24,25 @@ class MetricsFile:
     def __init__(self, path: Path, keep_until: int = 0) -> None:
         kept = [line for line in read_metrics(path) if line["step"] <= keep_until] if path.is_file() else []
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._size = self._file.tell()
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Writes one line."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        """Writes one line, or nothing of it.
+
+        Raises:
+            OSError: there is no room for it; names the file.
+        """
+        rest = (json.dumps(line) + "\n").encode()
+        with naming(self._path):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
+            except OSError:
+                self._file.truncate(self._size)
+                raise
+        self._size = self._file.tell()
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,9 +1,7 @@
 """One run of a sweep in a process of its own: trained, evaluated, and marked as finished.
 
-    python -m offline_robust.experiments.sweep_cell FOLDER
-
-The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary run's folder. The process may
-be killed at any moment: started again it goes on, and ends with the same bytes.
+`sweep_engines` starts it. The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary
+run's folder. The process may be killed at any moment: started again it goes on, and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import hashlib
 import json
 import os
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -21,24 +18,21 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from offline_robust.environment import import_modules
-from offline_robust.errors import ConfigError, UserError, readable
+from offline_robust.errors import FULL, ConfigError, FolderInUse, UserError, readable
 from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.sweep import digest
-from offline_robust.files import write_json, write_text
+from offline_robust.files import remove_temporaries, write_json, write_text
+from offline_robust.locks import writing
+from offline_robust.stopping import Stopped, heard, said
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
-_LOCK = ".lock"
 _MAX_MARK = 10_000
 IN_HAND = 75
 """Exit status of a cell that another process is computing."""
 _STEPS_TOLD = 10
-
-
-class InHand(ConfigError):
-    """Another process has the run in hand."""
 
 
 def prepare(folder: Path, config: RunConfig) -> None:
@@ -46,9 +40,11 @@ def prepare(folder: Path, config: RunConfig) -> None:
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
+        FolderInUse: another process has the run in hand.
     """
-    refuse_another(folder, config)
-    write_text(folder / CONFIG, config.to_yaml())
+    with writing(folder):
+        refuse_another(folder, config)
+        write_text(folder / CONFIG, config.to_yaml())
 
 
 def refuse_another(folder: Path, config: RunConfig) -> None:
@@ -78,7 +74,8 @@ def run_cell(folder: Path) -> None:
     """Trains and evaluates what ``cell.yaml`` says, or as much of it as is not done yet.
 
     Raises:
-        UserError: the configuration or the data are wrong, or another process has the run in hand.
+        UserError: the configuration or the data are wrong.
+        FolderInUse: another process has the run in hand.
     """
     import torch
 
@@ -87,15 +84,15 @@ def run_cell(folder: Path) -> None:
     from offline_robust.experiments.earlier import save_results
     from offline_robust.experiments.train import train
 
-    config = load_config(folder / CONFIG)
-    with _alone(folder):
+    with writing(folder):
+        config = load_config(folder / CONFIG)
         if is_finished(folder, config):
             return
         with _told_as_train(folder):
             run = train(config, out=folder, resume=True, progress=_Told())
         parts: tuple[Path, ...] = ()
         if run.env_id is None:
-            print("trained; not evaluated, for neither the dataset nor the configuration names an environment")
+            _say("trained; not evaluated, for neither the dataset nor the configuration names an environment")
         else:
             torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
             results = evaluate_run(run, cells=folder / CELLS)
@@ -104,7 +101,7 @@ def run_cell(folder: Path) -> None:
             log_run_evaluation(run, results)
         write_json(folder / MARK, _mark(folder, config))
         clear_cells(folder / CELLS, parts)
-        print("finished", flush=True)
+        _say("finished")
 
 
 def logged_cell(folder: Path, imports: Sequence[str] = ()) -> int:
@@ -113,19 +110,23 @@ def logged_cell(folder: Path, imports: Sequence[str] = ()) -> int:
     ``imports`` are modules that the user named in the driver (`offline_robust.environment.import_modules`).
     """
     warnings.showwarning = _show_warning
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}", flush=True)
+    _say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}: {folder.name}")
     try:
         import_modules(imports)
         run_cell(folder)
-    except InHand as error:
-        print(f"left alone: {error}", flush=True)
+    except FolderInUse as error:
+        _say(f"left alone: {error}")
         return IN_HAND
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", flush=True)
+        _say(f"error: {' '.join(str(error).split())}")
         return 2
+    except OSError as error:
+        if error.errno not in FULL:
+            _say(traceback.format_exc())
+        _say(f"error: {error.filename or 'input/output'}: {error.strerror or error}")
+        return 1
     except Exception:
-        traceback.print_exc(file=sys.stdout)
-        sys.stdout.flush()
+        _say(traceback.format_exc())
         return 1
     return 0
 
@@ -175,23 +176,13 @@ class _Told:
         tenth = done * _STEPS_TOLD // total
         if tenth != self._last:
             self._last = tenth
-            print(f"{time.strftime('%H:%M:%S')} {phase} {done:,} of {total:,}, {rate:,.0f} updates/s", flush=True)
+            _say(f"{time.strftime('%H:%M:%S')} {phase} {done:,} of {total:,}, {rate:,.0f} updates/s")
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[TextIO]:
-    """Holds the folder while the block runs; the system lets go of it when the process ends, however it ends."""
-    with (folder / _LOCK).open("a", encoding="utf-8") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield file
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InHand(f"{folder}: another process has this run in hand; wait for it or stop it") from None
-        yield file
+def _say(text: str) -> None:
+    """Into the log, as long as there is room: what is said of a run never ends it."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def _read_mark(folder: Path) -> Mapping[str, Any]:
@@ -227,7 +218,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {readable(str(message))}", flush=True)
+    _say(f"warning: {readable(str(message))}")
 
 
 def _end_with_the_driver() -> None:
@@ -237,6 +228,7 @@ def _end_with_the_driver() -> None:
         # The bare descriptor: a reader that holds sys.stdin's lock would break the interpreter's own end.
         while os.read(0, 1024):
             pass
+        remove_temporaries()
         os._exit(1)  # at once, as by kill -9: whatever is on disk is whole
 
     threading.Thread(target=watch, daemon=True).start()
@@ -244,10 +236,11 @@ def _end_with_the_driver() -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its cells
     _end_with_the_driver()
-    sys.exit(logged_cell(Path(sys.argv[1]), sys.argv[2:]))
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        with heard():
+            status = logged_cell(Path(sys.argv[1]), sys.argv[2:])
+    except Stopped as stopped:
+        _say(said(stopped.number))
+        status = stopped.status
+    sys.exit(status)

@@ -6,9 +6,11 @@ then ends what it has started before it returns.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +39,16 @@ class Load:
 Engine = Callable[[Sequence[Path], Load], Generator[list[Event]]]
 """Yields what happened to the runs in these folders, an empty list now and then."""
 
+_ROOT = Path(__file__).parents[2]
+_PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its cells
+sys.path.append(sys.argv.pop(1))  # this very package, found last
+from offline_robust.experiments.sweep_cell import main
+main()
+"""
+_SAFE = "PYTHONSAFEPATH"
+"""As the option -P: nothing is imported from the current folder, neither by a run nor by what it starts in its turn."""
 _TICK = 0.2
 _GRACE = 10.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -100,7 +112,7 @@ def run_ray(folders: Sequence[Path], load: Load) -> Generator[list[Event]]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         here = {} if elsewhere() else {"num_cpus": load.at_once * load.threads, "include_dashboard": False}
-        ray.init(log_to_driver=False, configure_logging=False, **here)
+        _init_ray(ray, log_to_driver=False, configure_logging=False, **here)
     # A fresh process for each run: nothing that one leaves behind reaches the next. Ray gives it as many threads as
     # CPUs are asked for.
     task = ray.remote(num_cpus=load.threads, num_gpus=load.gpus, max_calls=1, max_retries=0)(into_log)
@@ -123,6 +135,23 @@ def run_ray(folders: Sequence[Path], load: Load) -> Generator[list[Event]]:
             ray.shutdown()
 
 
+def _init_ray(ray: Any, **options: Any) -> None:
+    """Starts or joins Ray so that its workers import nothing from the current folder, and this process hears signals.
+
+    Ray puts the folder that it is started in first on the path of every worker, and takes SIGTERM for itself.
+    """
+    before, safe = signal.getsignal(signal.SIGTERM), os.environ.get(_SAFE)
+    os.environ[_SAFE] = "1"
+    try:
+        with contextlib.chdir(Path.cwd().anchor):
+            ray.init(**options)
+    finally:
+        if safe is None:
+            del os.environ[_SAFE]
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, before)
+
+
 def _status(ray: Any, reference: Any) -> int:
     try:
         return int(ray.get(reference))
@@ -131,10 +160,11 @@ def _status(ray: Any, reference: Any) -> int:
 
 
 def _start(folder: Path, threads: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+    environment |= {"PYTHONUNBUFFERED": "1", _SAFE: "1"}
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "offline_robust.experiments.sweep_cell", str(folder), *imported()],
+            [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), str(folder), *imported()],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_robust.errors import ConfigError, nearest
+from offline_robust.errors import FULL, ConfigError, nearest
 from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.files import write_text
 from offline_robust.plain_yaml import dump_yaml
@@ -77,6 +77,8 @@ def write_wandb_sweep(path: Path, content: dict[str, Any]) -> None:
     try:
         write_text(path, head + text)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from offline_robust.datasets.sources import locate
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.errors import ConfigError, DatasetError, EvaluationError
+from offline_robust.errors import FULL, ConfigError, DatasetError, EvaluationError, FolderInUse
 from offline_robust.evaluation import Results, score_reference
 from offline_robust.experiments.comparison import check_suites, save_report
 from offline_robust.experiments.config import WandbConfig
@@ -25,10 +25,11 @@ from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
 from offline_robust.experiments.tracking import check_wandb
 from offline_robust.files import write_json, write_text
+from offline_robust.locks import writing
 from offline_robust.plain_yaml import dump_yaml
 from offline_robust.reports.trained_on import data_names, data_of, different_data
 
-RUNS, INDEX, SWEEP, _TURN = "runs", "cells.json", "sweep.yaml", ".lock"
+RUNS, INDEX, SWEEP = "runs", "cells.json", "sweep.yaml"
 AGENT = "WANDB_SWEEP_ID"
 """What a W&B agent sets in the environment of its commands."""
 
@@ -187,8 +188,10 @@ def run_sweep(
             if state.state == "running":  # stopped from the keyboard
                 state.state = "begun"
         write_index(out, states)
-    with in_turn(out):
-        # Another process may have finished other cells of this folder meanwhile, or those it had in hand.
+    with writing(out, wait=True):
+        # Another process may have finished other cells of this folder meanwhile, or those it had in hand; and where it
+        # was another sweep, what stands in the end is all of one.
+        write_text(out / SWEEP, dump_yaml(sweep.to_dict()))
         states = [state if state.state == "failed" else look([state.cell], out)[0] for state in states]
         write_index(out, states)
         results, report, notes = summarise_sweep(out, states, sweep, command, score)
@@ -196,17 +199,6 @@ def run_sweep(
     if left:
         notes.append(f"left to the process that has them in hand: {', '.join(left)[:300]}")
     return SweepOutcome(out, tuple(states), results, report, tuple(notes))
-
-
-@contextlib.contextmanager
-def in_turn(out: Path) -> Iterator[None]:
-    """One process at a time writes a sweep's table, report and index; the others wait."""
-    with (out / _TURN).open("a", encoding="utf-8") as file:
-        with contextlib.suppress(ImportError):  # no such locks on this system
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
@@ -300,8 +292,11 @@ def _open(out: Path, sweep: SweepConfig, todo: Sequence[CellState]) -> None:
         write_text(out / SWEEP, dump_yaml(sweep.to_dict()))
         for state in todo:
             state.folder.mkdir(parents=True, exist_ok=True)
-            prepare(state.folder, state.cell.config)
+            with contextlib.suppress(FolderInUse):  # who has it in hand has prepared it
+                prepare(state.folder, state.cell.config)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
 
 
@@ -315,7 +310,9 @@ def _happened(state: CellState, status: int | None) -> None:
     else:
         state.state = "failed"
         state.said = last_lines(state.folder)
-        if status < 0 or not state.said:
+        if status == 0:
+            state.said = ["done as another process of this folder asked meanwhile; start this sweep again"]
+        elif status < 0 or not state.said:
             ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             state.said.append(f"its process {ended}")
 

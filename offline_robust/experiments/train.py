@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from offline_robust.experiments.run import Run, environment_facts, label_of, pea
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, ProblemSpec
 from offline_robust.learners.futures import future_warnings
+from offline_robust.locks import writing
 from offline_robust.models import MODELS, diagnose
 
 STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
@@ -56,16 +56,18 @@ def train(
     Raises:
         ConfigError: the configuration is not valid, or the folder holds a run already.
         DatasetError: the dataset is.
+        FolderInUse: another process or thread writes into the folder.
         CheckpointError: the checkpoint to resume from is damaged or belongs to another run.
     """
     resolved = config if isinstance(config, RunConfig) else load_config(config, overrides)
     folder = Path(out) if out is not None else _default_folder(resolved)
-    if (folder / "config.yaml").is_file():
-        if not resume:
-            raise ConfigError(f"{folder}: holds a run already; go on with --resume, or choose another --out")
-        _require_same(resolved, folder)
-    torch.set_num_threads(resolved.training.threads)
-    return _Training(resolved, folder, progress).run(resume)
+    _refuse_another(resolved, folder, resume)
+    if resume and _is_finished(folder):
+        return Run(folder, resolved)
+    with writing(folder):
+        _refuse_another(resolved, folder, resume)  # again: nobody else writes there now
+        torch.set_num_threads(resolved.training.threads)
+        return _Training(resolved, folder, progress).run(resume)
 
 
 @dataclass
@@ -77,7 +79,7 @@ class _Training:
     def run(self, resume: bool) -> Run:
         config, settings = self.config, self.config.training
         run = Run(self.folder, config)
-        if resume and (self.folder / "policy.safetensors").is_file():
+        if resume and _is_finished(self.folder):
             return run
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
         dataset = load_dataset(config.dataset, env=config.environment, device=str(_device(settings.device)))
@@ -182,8 +184,6 @@ class _Training:
 
     def _write_start(self, dataset: TransitionDataset, messages: list[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.rglob(".tmp-*"):  # of a killed process
-            shutil.rmtree(leftover, ignore_errors=True)
         known = self.folder / "meta.json"
         started = Run(self.folder, self.config).meta.get("started") if known.is_file() else None
         write_text(self.folder / "config.yaml", self.config.to_yaml())
@@ -247,9 +247,9 @@ class _Training:
         run = Run(self.folder, self.config)
         gaps = [line["dual/gap"] for line in run.metrics if "dual/gap" in line]
         self._diagnose(learner, held_out, training_set, streams, gap=gaps[-1] if gaps else 0.0)
-        learner.policy.save(self.folder / "policy.safetensors")
         finished = {"training_minutes": round(clock.seconds() / 60, 3), "updates_per_s": round(clock.rate(total), 2)}
         write_json(self.folder / "meta.json", run.meta | finished | peak_memory())
+        learner.policy.save(self.folder / "policy.safetensors")  # last: where it is, the training is finished
 
 
 class _Clock:
@@ -349,6 +349,17 @@ def _default_folder(config: RunConfig) -> Path:
     path = Path(config.dataset)
     dataset = path.stem if path.exists() else config.dataset.replace("/", "-")
     return Path("runs") / f"{config.learner.name.replace(':', '-')}-{dataset}-seed{config.seed}"
+
+
+def _refuse_another(config: RunConfig, folder: Path, resume: bool) -> None:
+    if (folder / "config.yaml").is_file():
+        if not resume:
+            raise ConfigError(f"{folder}: holds a run already; go on with --resume, or choose another --out")
+        _require_same(config, folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "policy.safetensors").is_file()
 
 
 def _require_same(config: RunConfig, folder: Path) -> None:

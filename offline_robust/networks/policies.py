@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from offline_robust.errors import CheckpointError, EvaluationError
-from offline_robust.files import replacing
+from offline_robust.files import write_bytes
 from offline_robust.networks.actors import DeterministicActor, GreedyActor, TanhGaussianActor
 from offline_robust.networks.bcq import BCQActor
 from offline_robust.networks.spec import (
@@ -113,8 +113,7 @@ class Policy:
         # One metadata entry: safetensors writes several in no fixed order, and equal policies give equal files.
         metadata = {"policy": encode_spec(self.spec)}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.actor.state_dict().items()}
-        with replacing(path) as aside:
-            save_file(tensors, aside, metadata)
+        write_bytes(path, save(tensors, metadata))
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from offline_robust.files import replacing
+from offline_robust.files import write_bytes
 from offline_robust.reports.text import clean
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
@@ -172,5 +172,7 @@ def svg(figure: Figure, title: str, prefix: str) -> str:
 
 def save_png(figure: Figure, path: str | Path, dpi: int = 160) -> None:
     """Writes the figure as PNG, atomically."""
-    with replacing(path) as aside, rc_context(_RC):
-        FigureCanvasAgg(figure).print_png(str(aside), metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)})
+    stream = io.BytesIO()
+    with rc_context(_RC):
+        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)})
+    write_bytes(path, stream.getvalue())

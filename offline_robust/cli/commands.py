@@ -1,6 +1,7 @@
 """`offline-robust train | evaluate | compare | sweep | report | suites | parameters | data | bench | doctor`.
 
-Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure, 130 when stopped from the keyboard.
+Exit status: 0 on success, 2 on bad input with one clear line, 1 on failure, 130 when stopped from the keyboard, 143 by
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import errno
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import warnings
@@ -27,6 +29,7 @@ from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
 from offline_robust.errors import UserError, readable
 from offline_robust.files import writable_home
+from offline_robust.stopping import Stopped, said
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,8 +131,8 @@ def doctor(as_json: Json = False) -> None:
             stdout.say(f"  {key:<16} {value}")
 
 
-def main() -> None:
-    """Entry point of the console script."""
+def run() -> None:
+    """Reads the command line and does what it says; leaves with a status."""
     warnings.showwarning = _show_warning
     with _folder_for_matplotlib():
         _run()
@@ -142,16 +145,15 @@ def _run() -> None:
         _fail(str(error), 2)
     except _USAGE_ERROR as error:
         _fail_usage(error)
+    except Stopped as stopped:
+        _fail(said(stopped.number), stopped.status)
     except (typer.Abort, KeyboardInterrupt):
         status = _STOPPED
     except OSError as error:
         name = str(error.filename or "input/output")
-        _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
+        _fail(f"{name[:400]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
     if status == _STOPPED:  # some versions of Typer give the status, others raise
-        _fail(
-            "stopped; a training goes on with --resume; an evaluation, a sweep or a comparison when started again",
-            _STOPPED,
-        )
+        _fail(said(signal.SIGINT), _STOPPED)
     sys.exit(status if isinstance(status, int) else 0)
 
 
