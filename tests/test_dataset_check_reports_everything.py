@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from dataset_files import columns, d4rl_file, episode, minari_folder
@@ -89,6 +90,39 @@ def test_constant_dimensions_are_listed() -> None:
     for key in ("observations", "next_observations"):
         content[key][:, 1] = 4.5
     assert "dimension 1 is 4.5 in every row" in find(check(content), "dimension").what
+
+
+@pytest.mark.parametrize("form", ["arrays", "npz", "d4rl"])
+def test_an_action_space_that_is_no_more_than_the_data_is_told(form: str, tmp_path: Path) -> None:
+    """A discrete action that was never logged disappears otherwise, and bounds end where the data do."""
+
+    def source(**changes: object) -> object:
+        content = columns(12, ends={11: "timeout"}, **changes)
+        if form == "npz":
+            np.savez(tmp_path / "x.npz", **content)
+            return tmp_path / "x.npz"
+        return content if form == "arrays" else d4rl_file(tmp_path / "x.hdf5", content)
+
+    found = find(check(source(actions=np.arange(12) % 2)), "no action space is stated")
+    assert (found.severity, found.where.rsplit(": ")[-1]) == ("warning", "actions")
+    assert "2 by the largest action, and one that was never logged is missing" in found.what
+    assert "env" in found.mend
+    actions = np.linspace(-0.75, 0.5, 12)[:, None]
+    found = find(check(source(actions=actions)), "no action space is stated")
+    assert "the range of the data is taken (-0.75 to 0.5), and the true one may be wider" in found.what
+    assert not [p for p in check(source(actions=actions), env="Pendulum-v1") if "no action space" in p.what]
+
+
+def test_stated_action_spaces_are_no_finding(tmp_path: Path) -> None:
+    assert check(minari_folder(tmp_path / "m", [episode(3)])) == []
+    content = columns(12, ends={11: "timeout"}) | {"action_space": gym.spaces.Box(-2, 2, (1,))}
+    assert check(content) == []
+
+
+def test_rewards_that_are_all_zero_are_told_and_other_constants_are_not() -> None:
+    content = columns(8, ends={7: "timeout"}, rewards=np.zeros(8)) | {"action_space": gym.spaces.Box(-2, 2, (1,))}
+    assert find(check(content), "is 0 in every row").where == "arrays: rewards"
+    assert check(content | {"rewards": np.ones(8)}) == []
 
 
 def test_the_refusal_counts_the_other_errors() -> None:

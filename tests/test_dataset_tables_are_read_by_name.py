@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from dataset_files import columns
+from toys import run_values
 
+from offline_robust.baselines import write_d3rlpy
+from offline_robust.cli import main
 from offline_robust.datasets import TransitionDataset, check, convert, load_dataset
 from offline_robust.errors import DatasetError, MissingExtra
 
@@ -308,3 +312,33 @@ def test_pickles_are_refused_with_the_way_to_save_them(ending: str, tmp_path: Pa
     with pytest.raises(DatasetError, match=r"is a pickle.*numpy\.savez\('data\.npz', observations=") as caught:
         load_dataset(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["x.csv", "x.jsonl", "x.h5"])
+def test_the_command_line_takes_them_from_data_to_a_trained_run(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["offline-robust", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        assert left.value.code in (0, None), said.err
+        return said.out
+
+    content = columns(60, ends={29: "timeout", 59: "timeout"}, next_observations=None)
+    if form == "x.csv":
+        path = as_csv(tmp_path, frame_of(NAMES["counted"], content), index=False)
+    elif form == "x.jsonl":
+        path = as_jsonl(tmp_path, content, form)
+    else:
+        path = write_d3rlpy(load_dataset(content), tmp_path / form)
+    fingerprint = load_dataset(content).fingerprint
+    assert json.loads(command("data", "info", str(path), "--json"))["fingerprint"] == fingerprint
+    assert json.loads(command("data", "check", str(path), "--json"))["errors"] == 0
+    target = str(tmp_path / "y.npz")
+    assert json.loads(command("data", "convert", str(path), target, "--json"))["fingerprint"] == fingerprint
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(run_values(str(path), "sac")))
+    command("train", str(config), "--out", str(tmp_path / "run"), "--quiet")
+    assert json.loads((tmp_path / "run" / "meta.json").read_text())["dataset"]["fingerprint"] == fingerprint

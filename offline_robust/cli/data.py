@@ -18,7 +18,12 @@ from offline_robust.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, describe, collect and convert datasets.")
 
-Source = Annotated[str, typer.Argument(help="Bundled name, Minari id or folder, .hdf5 (D4RL) or .npz file.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Bundled name, Minari id or folder, or a file: .hdf5 or .h5 (D4RL, d3rlpy), .npz, .csv, .parquet, .jsonl."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -181,7 +186,7 @@ def convert_source(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Converts between Minari, D4RL's HDF5 and npz; there and back is exact."""
+    """Writes whatever is read as Minari, D4RL's HDF5 or npz; there and back is exact, float64 included."""
     from offline_robust.datasets import convert, load_dataset
 
     with spinner(f"converting {source}", quiet):

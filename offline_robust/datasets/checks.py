@@ -145,7 +145,12 @@ def _inferred(logged: Logged) -> Iterator[Problem]:
     if isinstance(space, gym.spaces.Discrete):
         what = f"no action space is stated; {space.n} by the largest action, and one that was never logged is missing"
     else:
-        what = "no action space is stated; the range of the data is taken, and the true one may be wider"
+        assert space is not None
+        ranges = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in zip(space.low[:4], space.high[:4], strict=True))
+        more = ", ..." if space.shape[0] > 4 else ""
+        what = (
+            f"no action space is stated; the range of the data is taken ({ranges}{more}), and the true one may be wider"
+        )
     mend = "name the environment that the data came from (--env, or env=): it knows them all"
     yield Problem("warning", logged.name("actions"), what, mend)
 
