@@ -103,7 +103,7 @@ def registered() -> Iterator[None]:
 
 
 def make_policy(observations: int = 2) -> Policy:
-    policy = Policy(policy_spec("deterministic", observations, gym.spaces.Box(-1.0, 1.0, (1,)), (4,), OWN))
+    policy = Policy(policy_spec("deterministic", observations, gym.spaces.Box(-1.0, 1.0, (1,)), (4,), make_spec(OWN)))
     rng = np.random.default_rng(0)
     for parameter in policy.actor.parameters():
         parameter.data.copy_(parameter.new_tensor(rng.normal(size=parameter.shape)))
@@ -127,17 +127,17 @@ def test_every_file_that_the_simulator_reads_is_found_and_no_other(tmp_path: Pat
 @pytest.mark.parametrize("name", sorted(READ))
 def test_a_change_of_any_file_changes_what_an_environment_is(tmp_path: Path, name: str) -> None:
     kwargs = {"xml_file": write_scene(tmp_path)}
-    before = environment_identity(OWN, kwargs)
-    assert environment_identity(OWN, kwargs) == before
+    before = environment_identity(make_spec(OWN, kwargs))
+    assert environment_identity(make_spec(OWN, kwargs)) == before
     (tmp_path / "assets" / "shapes" / "unused.obj").write_text(block(9))
-    assert environment_identity(OWN, kwargs) == before
+    assert environment_identity(make_spec(OWN, kwargs)) == before
     path = tmp_path / name
     changed = {".obj": block(2), ".bin": hills(0.9)}.get(path.suffix)
     if changed is None:
         changed = path.read_text().replace('mass="1', 'mass="2').replace('axis="0 0 1"', 'axis="0 1 0"')
         changed = changed.replace("5 0 0", "6 0 0")
     path.write_bytes(changed.encode() if isinstance(changed, str) else changed)
-    after = environment_identity(OWN, kwargs)
+    after = environment_identity(make_spec(OWN, kwargs))
     assert after["files"] != before["files"]
     assert after["code"] == before["code"]
 
@@ -158,9 +158,9 @@ def test_an_evaluation_after_an_included_file_changed_gives_the_new_figures(tmp_
 
 def test_a_file_that_a_class_names_itself_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWN_SCENE", write_scene(tmp_path))
-    before = environment_identity(OWN, {})
+    before = environment_identity(make_spec(OWN, {}))
     (tmp_path / "robot" / "sizes.xml").write_text(SIZES.format(mass=2.0))
-    after = environment_identity(OWN, {})
+    after = environment_identity(make_spec(OWN, {}))
     assert {name for name in before if before[name] != after[name]} == {"files", "models"}
 
 
@@ -168,9 +168,9 @@ def test_a_model_deep_inside_an_environment_counts_wherever_its_file_is(tmp_path
     gym.register("Own/Nest-v0", entry_point=Nest)
     try:
         kwargs = {"xml_file": write_scene(tmp_path)}
-        before = environment_identity("Own/Nest-v0", kwargs)
+        before = environment_identity(make_spec("Own/Nest-v0", kwargs))
         (tmp_path / "robot" / "sizes.xml").write_text(SIZES.format(mass=2.0))
-        assert environment_identity("Own/Nest-v0", kwargs)["models"] != before["models"]
+        assert environment_identity(make_spec("Own/Nest-v0", kwargs))["models"] != before["models"]
     finally:
         del gym.registry["Own/Nest-v0"]
 
@@ -281,15 +281,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ],
 )
 def test_the_code_of_base_classes_and_of_what_they_use_counts(package: Path, env_id: str, names: set[str]) -> None:
-    before = environment_identity(env_id, {})["code"]
+    before = environment_identity(make_spec(env_id, {}))["code"]
     changed = set()
     for name, text in PACKAGE.items():
         (package / name).write_text(text + "# another\n")
-        if environment_identity(env_id, {})["code"] != before:
+        if environment_identity(make_spec(env_id, {}))["code"] != before:
             changed.add(name)
         (package / name).write_text(text)
     assert changed == names
-    assert environment_identity(env_id, {})["code"] == before
+    assert environment_identity(make_spec(env_id, {}))["code"] == before
 
 
 def test_a_class_typed_into_a_notebook_is_told_from_its_next_version() -> None:
@@ -305,6 +305,6 @@ class Typed(gym.Env):
         space: dict[str, Any] = {"__name__": "typed_by_hand"}
         exec(text.format(number), space)
         gym.register("Typed-v0", entry_point=space["Typed"])
-        found.append(environment_identity("Typed-v0", {})["code"])
+        found.append(environment_identity(make_spec("Typed-v0", {}))["code"])
         del gym.registry["Typed-v0"]
     assert found[0] == found[1] != found[2]

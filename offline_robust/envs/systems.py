@@ -108,10 +108,12 @@ def model_owner(env: Env) -> Env | None:
     """The environment that holds a MuJoCo model as its own: this one, or one inside it, as the mazes have a robot."""
     inner: Any = env.unwrapped
     held = [value.unwrapped for value in vars(inner).values() if isinstance(value, gym.Env)]
-    for candidate in (inner, *held):
+    candidates: list[Env] = [inner, *held]
+    for candidate in candidates:
         if _is_model(vars(candidate).get("model")):
             return candidate
-    return env.unwrapped if _is_model(getattr(inner, "model", None)) else None
+    shown: Env | None = inner if _is_model(getattr(inner, "model", None)) else None
+    return shown
 
 
 def _is_model(value: object) -> bool:
