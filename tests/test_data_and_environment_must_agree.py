@@ -92,6 +92,28 @@ def test_the_environment_reaches_the_loader_in_training_as_in_info(tmp_path: Pat
     assert converted.env_id == "Pendulum-v1"
 
 
+def test_a_switch_of_the_environment_that_fits_the_data_is_named(tmp_path: Path) -> None:
+    """Ant logged without contact forces: 27 numbers where the registered one gives 105."""
+    data = collect(None, make_spec("Ant-v5", {"include_cfrc_ext_in_observation": False}), transitions=30)
+    columns = {name: getattr(data, name) for name in ("observations", "actions", "rewards", "terminated", "truncated")}
+    with pytest.raises(DatasetError, match=r"--set env.kwargs.include_cfrc_ext_in_observation=false"):
+        load_dataset(columns, env="Ant-v5")
+    path = write_npz(load_dataset(columns | {"action_space": data.action_space}), tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"105: Ant-v5 with include_cfrc_ext_in_observation=False has 27"):
+        train(values(path, env="Ant-v5"), out=tmp_path / "refused")
+    run = train(values(path, env="Ant-v5"), {"env.kwargs.include_cfrc_ext_in_observation": False}, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"env.kwargs.include_cfrc_ext_in_observation was False and is now True"):
+        train(
+            values(path, env="Ant-v5"),
+            {"env.kwargs.include_cfrc_ext_in_observation": True},
+            out=tmp_path / "run",
+            resume=True,
+        )
+    with pytest.raises(ConfigError, match=r"cannot resume: env was .* and is now 'Ant-v5'"):
+        train(values(path, env="Ant-v5"), out=tmp_path / "run", resume=True)
+    assert evaluate(run.policy, episodes=1, max_steps=5).frame["length"].iloc[0] == 5
+
+
 def test_an_action_that_was_never_logged_stays_an_action(tmp_path: Path) -> None:
     data = collect(None, "Acrobot-v1", transitions=60)
     columns = {

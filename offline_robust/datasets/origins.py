@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from offline_robust.datasets.logged import Logged
-from offline_robust.datasets.problems import Problem
+from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import spaces_of
 from offline_robust.environment import EnvironmentChoice, EnvironmentSpec, as_choice
+from offline_robust.environment.making import keyword_for
 from offline_robust.environment.spec import with_recorded
 from offline_robust.errors import DatasetError, EvaluationError
 
@@ -49,6 +50,12 @@ def use_environment(logged: Logged, env: str | EnvironmentSpec | EnvironmentChoi
         # Flat files have no place for the parts of an observation: they are the environment's.
         seen = (observation_space, action_space)
         logged.environment = spec if (whole.observation_space, whole.action_space) == seen else whole
+    if logged.observation_space is None and (width := logged.observations.shape[1]) != observation_space.shape[0]:
+        # Another width than the environment's: the checks say so; this says what may mend it.
+        words = switch_words(spec, width)
+        what = f"has width {width} where the observations of {spec} have {observation_space.shape[0]}"
+        if words:
+            raise refusal(logged.name("observations"), what, words)
     logged.observation_space = logged.observation_space or observation_space
     logged.action_space = logged.action_space if logged.action_space is not None else action_space
     if logged.has_truncated or logged.next_observations is not None or logged.starts is not None or limit is None:
@@ -61,3 +68,10 @@ def use_environment(logged: Logged, env: str | EnvironmentSpec | EnvironmentChoi
     logged.provenance["timeouts"] = f"inferred from the time limit of {spec.id} ({limit} steps)"
     what = f"marks no timeouts; cut every {limit} steps, the time limit of {spec.id}"
     logged.problems.append(Problem("warning", logged.where, what, "compare the episode lengths with the source's"))
+
+
+def switch_words(spec: EnvironmentSpec, width: int) -> str:
+    """Which keyword argument gives an environment's observations the width of the data; "" where none does."""
+    switch = keyword_for(spec, width)
+    name, _, value = switch.partition("=")
+    return f"{spec.id} with {switch} has {width}: say so (--set env.kwargs.{name}={value.lower()})" if switch else ""

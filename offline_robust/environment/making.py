@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +13,7 @@ import gymnasium as gym
 from offline_robust.environment.imports import import_modules, split_module
 from offline_robust.environment.spaces import same_actions, same_observations
 from offline_robust.environment.spec import EnvironmentSpec, make_spec
-from offline_robust.environment.wrappers import Env, flat_view, ignorable, wrap
+from offline_robust.environment.wrappers import Env, flat_view, wrap
 from offline_robust.errors import EvaluationError, nearest
 
 CONTINUOUS_CARTPOLE = "ContinuousCartPole-v0"
@@ -79,10 +81,28 @@ def make_flat(env: str | EnvironmentSpec) -> Env:
         raise EvaluationError(f"{spec.id}: {error}") from None
 
 
-def wrapped_inside(env: Env, spec: EnvironmentSpec) -> tuple[str, ...]:
-    """Names of the wrappers of a description that change a figure and are not part of the registration itself."""
-    prior = len(env.spec.additional_wrappers) if env.spec is not None else 0
-    return tuple(wrapper.name for wrapper in spec.wrappers[prior:] if not ignorable(wrapper))
+def keyword_for(spec: EnvironmentSpec, width: int) -> str:
+    """A switch of an environment that gives its observations another width, as ``name=False``; "" where none does.
+
+    Logs often come from an environment with a switch set (Ant without contact forces), of which they say nothing.
+    """
+    try:
+        inner = make_env(spec.bare).unwrapped
+    except EvaluationError:
+        return ""
+    for name, parameter in inspect.signature(type(inner).__init__).parameters.items():
+        value = spec.kwargs.get(name, parameter.default)
+        if not isinstance(value, bool):
+            continue
+        try:
+            env = make_flat(replace(spec.bare, kwargs={**spec.kwargs, name: not value}))
+        except EvaluationError:
+            continue
+        shape = env.observation_space.shape
+        env.close()  # type: ignore[no-untyped-call]
+        if shape == (width,):
+            return f"{name}={not value}"
+    return ""
 
 
 def step_limit(env: Env) -> int | None:

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets import TransitionDataset
+from offline_robust.datasets.origins import switch_words
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.environment.making import EnvironmentMissing
 from offline_robust.envs import System, system
@@ -48,7 +49,7 @@ def _difference(dataset: TransitionDataset, of: System, environment: Environment
     if width != (dataset.observation_dim,):
         return (
             f"the data have observations of {dataset.observation_dim} numbers and {environment} gives "
-            f"{width[0] if width else 0}: {_way(environment)}"
+            f"{width[0] if width else 0}: {switch_words(environment, dataset.observation_dim) or _way(environment)}"
         )
     ours, theirs = dataset.action_space, of.action_space
     if isinstance(ours, gym.spaces.Discrete) or isinstance(theirs, gym.spaces.Discrete):

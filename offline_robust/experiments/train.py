@@ -364,13 +364,21 @@ def _is_finished(folder: Path) -> bool:
 
 def _require_same(config: RunConfig, folder: Path) -> None:
     """A resumed run must be the run that was started."""
-    before = load_config(folder / "config.yaml").to_dict()
-    now = config.to_dict()
+    before, now = load_config(folder / "config.yaml").to_dict(), config.to_dict()
     for section in now:
-        if section in ("wandb", "evaluation") or alike(before[section], now[section]):
-            continue
-        was, asked = before[section], now[section]
-        if isinstance(was, dict) and isinstance(asked, dict):
-            key = next(k for k in asked if not alike(was.get(k), asked[k])) if was.keys() >= asked.keys() else "name"
-            section, was, asked = f"{section}.{key}", was.get(key), asked.get(key)
-        raise ConfigError(f"{folder}: cannot resume: {section} was {was!r} and is now {asked!r}")
+        if section not in ("wandb", "evaluation") and not alike(before[section], now[section]):
+            key, was, asked = _first_difference(before[section], now[section], section)
+            raise ConfigError(f"{folder}: cannot resume: {key} was {was} and is now {asked}")
+
+
+def _first_difference(was: Any, asked: Any, path: str) -> tuple[str, str, str]:
+    """The dotted key at which two values part, and what stands there; a part of another name differs in its name."""
+    if not (isinstance(was, dict) and isinstance(asked, dict)):
+        before, now = ("not given" if value is _NOT_GIVEN else repr(value)[:200] for value in (was, asked))
+        return path, before, now
+    keys = sorted({**asked, **was}, key=lambda key: key != "name")
+    key = next(k for k in keys if not (k in was and k in asked and alike(was[k], asked[k])))
+    return _first_difference(was.get(key, _NOT_GIVEN), asked.get(key, _NOT_GIVEN), f"{path}.{key}")
+
+
+_NOT_GIVEN = object()
