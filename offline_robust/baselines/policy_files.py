@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,6 +23,8 @@ from offline_robust.errors import CheckpointError, EvaluationError, MissingExtra
 from offline_robust.files import replacing
 from offline_robust.networks import Policy, PolicySpec, load_policy
 from offline_robust.networks.policies import load_tensors
+from offline_robust.tensor_files import open_tensors
+from offline_robust.untrusted import parse_json, refuse_code
 
 _FORMAT = "offline-robust-d3rlpy-policy-1"
 _MAX_JSON = 2**20
@@ -105,9 +107,9 @@ def read_policy(path: str | Path) -> Policy:
     """
     where = Path(path)
     try:
-        with safe_open(where, framework="pt") as file:
+        with open_tensors(where) as file:
             text = (file.metadata() or {}).get("policy", "")
-            about = json.loads(text) if len(text) <= _MAX_JSON else None
+            about = parse_json(text, _MAX_JSON) if text else None
             if not isinstance(about, dict) or about.get("format") != _FORMAT:
                 return load_policy(where)  # of ours, or refused with its own message
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -137,8 +139,9 @@ def _check(about: Mapping[str, Any], stored: int) -> None:
         raise ValueError("it names no algorithm of d3rlpy")
     if not isinstance(sizes, list) or len(sizes) != 2 or not all(type(n) is int and 1 <= n <= _MAX_DIM for n in sizes):
         raise ValueError(f"sizes are not two whole numbers from 1 to {_MAX_DIM:,}")
-    if env_id is not None and not (isinstance(env_id, str) and len(env_id) <= 200 and ":" not in env_id):
+    if env_id is not None and not (isinstance(env_id, str) and len(env_id) <= 200):
         raise ValueError("env_id is not an environment's name")
+    refuse_code(env_id)
     if (needed := weights_of(resolve(name, about["config"])[0])) > stored:
         raise ValueError(f"it describes {needed:,} weights where the file holds {stored:,}")
 

@@ -16,6 +16,7 @@ from offline_robust.cli.progress import progress_bar
 from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
+from offline_robust.untrusted import within
 
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
@@ -249,7 +250,7 @@ def _evaluate_and_report(
             seed=seed,
             progress=bar.evaluation,
             env=env,
-            cells=folder / CELLS,
+            cells=within(folder, CELLS),
         )
     path = save_report(folder, results, runs, _command(), title, score)
     if as_json:

@@ -82,12 +82,16 @@ def train(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or one that compare wrote.")], score: Score = None
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or one that compare wrote.")],
+    score: Score = None,
+    outside: Annotated[
+        bool, typer.Option("--outside", help="Read runs outside FOLDER that it names, whatever they hold by now.")
+    ] = False,
 ) -> None:
     """Write report.html anew from the results in a folder, with the scores it had or those that are named now."""
     from offline_robust.experiments.comparison import rewrite_report
 
-    _out.print(f"report: {rewrite_report(folder, score)}", highlight=False)
+    _out.print(f"report: {rewrite_report(folder, score, outside)}", highlight=False)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from offline_robust.datasets.spaces import Description, decode_description, enco
 from offline_robust.datasets.transitions import TENSORS, TransitionDataset
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
+from offline_robust.tensor_files import open_tensors
 
 FORMAT = 2
 """Part of every key: raise it whenever a reader changes what it returns."""
@@ -84,7 +85,7 @@ class Cache:
 
 
 def _read(path: Path) -> TransitionDataset:
-    with safe_open(path, framework="pt") as file:
+    with open_tensors(path) as file:
         about = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in TENSORS}
     sums = parse_json(f"{path}: checksums", about["checksums"])

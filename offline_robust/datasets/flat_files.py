@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,8 +19,15 @@ from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, ope
 from offline_robust.datasets.logged import Array, Logged, episode_starts, find_keys, from_columns
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, spaces_of, vector_space
+from offline_robust.untrusted import open_regular
 
 _MEMBERS = 1_000
+_MAX_HEADER, _MAX_DIRECTORY = 2**16, 2**20
+"""Bytes of an array's header, and of an archive's list of members, that are read."""
+_HEADER_DAMAGE = (
+    ValueError, SyntaxError, TypeError, LookupError, AttributeError, RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
+"""What numpy raises at a header that is no header: it reads it as a Python literal, and its dtype as a description."""
 _OWN_KEYS = ("next_valid", "episode_starts", "description")
 
 
@@ -57,8 +67,15 @@ def read_npz(path: Path) -> Logged:
         DatasetError: not an archive of plain arrays, larger than it says, or arrays missing or of the wrong shape.
     """
     where = str(path)
-    if path.stat().st_size == 0:
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise refusal(where, f"cannot be read ({error.strerror})") from None
+    if size == 0:
         raise refusal(where, "is empty", "copy or download it again")
+    if _directory_bytes(path) > _MAX_DIRECTORY:
+        raise refusal(where, "lists more members than an npz archive has", f"at most {_MEMBERS:,} arrays are read")
     if not zipfile.is_zipfile(path):
         raise refusal(where, "is not an npz archive", "check what it is: pickles and text are never loaded")
     budget = Budget(where)
@@ -143,25 +160,39 @@ def use_environment(logged: Logged, env_id: str) -> None:
     logged.problems.append(Problem("warning", logged.where, what, "compare the episode lengths with the source's"))
 
 
+def _directory_bytes(path: Path) -> int:
+    """Bytes of a zip archive's list of members, as its end says: zipfile would make an object of every entry."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2**16 - 200))
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    large = tail.rfind(b"PK\x06\x06")
+    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")] if end >= 0 else []
+    sizes += [int.from_bytes(tail[large + 40 : large + 48], "little")] if large >= 0 else []
+    return max((size for size in sizes if size != 2**32 - 1), default=0)
+
+
 def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:
     """One array of an archive; its header must agree with the archive's sizes before anything is allocated."""
     if info.flag_bits & 1:
         raise refusal(where, "is encrypted", "store it in the clear")
-    with archive.open(info) as stream:
+    with archive.open(info) as member:
+        stream = io.BytesIO(member.read(_MAX_HEADER))  # a header may say that it has gigabytes
         try:
             version = np.lib.format.read_magic(stream)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             if version not in read_header:
                 raise refusal(where, f"has npy version {version}", "save it again with numpy.savez")
             shape, _, kind = read_header[version](stream)
-        except ValueError as error:
+            begin = stream.tell()
+        except _HEADER_DAMAGE as error:
             raise refusal(where, f"is not a plain array ({error})", "save it again with numpy.savez") from None
         if kind.hasobject or kind.kind not in "fiub":
             raise refusal(where, f"holds {kind}, not numbers", "store numbers; objects are never unpickled")
         declared = kind.itemsize
         for length in shape:
             declared *= int(length)
-        if declared != info.file_size - stream.tell():
+        if declared != info.file_size - begin:
             raise refusal(
                 where, f"declares shape {shape}, which its {info.file_size:,} bytes do not hold", "save it again"
             )
@@ -169,7 +200,7 @@ def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget:
     with archive.open(info) as stream:
         try:
             return np.lib.format.read_array(stream, allow_pickle=False)
-        except ValueError as error:
+        except _HEADER_DAMAGE as error:
             raise refusal(where, f"is damaged ({error})", "save it again with numpy.savez") from None
 
 

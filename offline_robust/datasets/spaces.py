@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust import untrusted
 from offline_robust.datasets.problems import refusal
 from offline_robust.errors import DatasetError, nearest
 
@@ -74,13 +75,13 @@ def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
     """A JSON object of bounded size.
 
     Raises:
-        DatasetError: too long, not JSON, nested too deep, or not an object.
+        DatasetError: too long, not JSON, nested too deep, a number too large, or not an object.
     """
     if len(text) > MAX_JSON:
         raise refusal(where, f"is {len(text):,} bytes of JSON", f"at most {MAX_JSON:,} are read")
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = untrusted.parse_json(text)
+    except ValueError as error:
         raise refusal(where, f"is not JSON ({error})", "restore the file from its source") from None
     if not isinstance(content, dict):
         raise refusal(where, f"holds a JSON {type(content).__name__}, not an object", "restore it from its source")
@@ -128,10 +129,14 @@ def environment(env_id: object, env_kwargs: object) -> tuple[str | None, dict[st
     """The environment id and keyword arguments that a file names, as plain data.
 
     The file is not trusted: an id of the form ``module:Name-v0`` would make Gymnasium import that module, so that
-    only plain ids are kept.
+    only what `refuse_code` lets pass is kept.
     """
     known = isinstance(env_id, str) and len(env_id) <= 200 and _ENV_ID.fullmatch(env_id) is not None
     if not known:
+        return None, {}
+    try:
+        untrusted.refuse_code(env_id, env_kwargs)
+    except untrusted.CodeRefused:
         return None, {}
     keyed = isinstance(env_kwargs, dict) and all(isinstance(key, str) for key in env_kwargs)
     return str(env_id), dict(env_kwargs) if keyed else {}  # type: ignore[call-overload]

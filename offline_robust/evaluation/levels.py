@@ -6,6 +6,7 @@ ramp") belong to no sweep and no grid: the level they name is only the far end o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from offline_robust.envs import system
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import MAX_NUMBER, CodeRefused, refuse_code
 
 CONDITION_COLUMNS = ["condition", "nominal", "perturbation", "level", "mode"]
 
@@ -206,8 +208,10 @@ def nominal_level(parameter: str, mode: str, env_id: str) -> float:
     if mode in ("scale", "add"):
         return 1.0 if mode == "scale" else 0.0
     try:
+        if env_id.partition(":")[0] not in sys.modules:  # what the caller has imported is no longer a danger
+            refuse_code(env_id)
         of = system(env_id)
-    except EvaluationError:  # a foreign table, or an environment that is not installed here
+    except (CodeRefused, EvaluationError):  # a foreign table, or an environment that is not installed here
         return float("nan")
     if parameter in of.nominal:
         values = np.unique(of.nominal[parameter])
@@ -234,7 +238,7 @@ def _entries(conditions: pd.DataFrame) -> list[Entry]:
             levels = [float(text) for text in texts]
         except ValueError:
             levels = []
-        fits = len(names) == len(levels) == len(modes) and all(np.isfinite(levels))
+        fits = len(names) == len(levels) == len(modes) and all(abs(level) <= MAX_NUMBER for level in levels)
         result.append((names, levels, modes) if fits and not moves[k] else _NONE)
     return result
 

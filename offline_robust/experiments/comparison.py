@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from offline_robust.envs import Suite, load_suite, suite_from_perturb, system
 from offline_robust.errors import EvaluationError, UserError, nearest
 from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
 from offline_robust.evaluation.cells import fingerprint
+from offline_robust.evaluation.results import meta_path
 from offline_robust.experiments.config import EvaluationConfig, RunConfig, WandbConfig
 from offline_robust.experiments.publishing import log_evaluation, log_report
 from offline_robust.experiments.run import Run, label_of, load_run
@@ -21,6 +24,8 @@ from offline_robust.files import bundled
 from offline_robust.networks import Policy
 from offline_robust.reports import RunRecord, write_reports
 from offline_robust.reports.page import Report
+from offline_robust.reports.records import record_digest
+from offline_robust.untrusted import CodeRefused, refuse_code, within
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (run, conditions done, conditions in all, what runs next or how many were there already)."""
@@ -30,6 +35,7 @@ CELLS = "cells"
 
 
 POLICY = "policy.safetensors"
+_MAX_PATH = 4_096
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,10 @@ def open_subject(name: str | Path) -> Run | PolicyFile:
         path = bundled("models") / str(name) / POLICY
     if path.suffix == ".safetensors":
         found = PolicyFile(path.resolve().parent.name if path.name == POLICY else path.stem, read_policy(path))
-        if ":" in (found.env_id or ""):  # the file may come from anyone, and such ids import code
-            raise EvaluationError(f"{path}: its environment {str(found.env_id)[:80]!r} is not a registered name")
+        try:
+            refuse_code(found.env_id)  # the file may come from anyone
+        except CodeRefused as error:
+            raise EvaluationError(f"{path}: {error}") from None
         return found
     if not path.exists():
         hint = nearest(str(name)[:80], known)
@@ -315,6 +323,7 @@ def save_report(
     # What `rewrite_report` needs to make the same page again.
     folders = [run.folder.resolve() for run in runs if isinstance(run, Run)]
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
+    page["digests"] = [record_digest(path) for path in folders]
     results.meta["page"] = page | ({"score": score} if score else {})
     results.save(folder / "results.csv")
     clear_cells(folder / CELLS, results.cells)
@@ -334,28 +343,51 @@ def log_run_evaluation(run: Run, results: Results) -> None:
     log_evaluation(run.config, run.folder, str(run.meta["label"]), run.env_id, results)
 
 
-def rewrite_report(folder: Path, score: str | None = None) -> Path:
+def rewrite_report(folder: Path, score: str | None = None, outside: bool = False) -> Path:
     """Writes the report anew from a folder's results.csv and the runs behind it, those that are still there.
+
+    The folder may come from anyone, and what it names must not put other files of this computer into a page that is
+    passed on: a run that lies outside it is read where it is what `compare` saw.
 
     Args:
         folder: a run's, or one that `compare` wrote.
         score: the name of a reference; by default the one the report had.
+        outside: read runs outside the folder whatever they hold by now.
 
     Raises:
         UserError: the folder has no results, or the reference does not fit them.
     """
-    if not (folder / "results.csv").is_file():
+    if not within(folder, "results.csv").is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
     results = Results.read(folder / "results.csv")
     page = results.meta.get("page")
     page = page if isinstance(page, dict) else {}
-    named = page.get("runs") if isinstance(page.get("runs"), list) else []
-    folders = [Path(str(path)) for path in named or [folder]]
+    within(folder, meta_path(folder / "results.csv").name)
+    folders = _runs_behind(folder, page, outside)
     records = [RunRecord.read(path) for path in folders if (path / "meta.json").is_file()]
     kept = page.get("score")
     name = score or (str(kept) if kept else None)
     _write(folder, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
     return folder / "report.html"
+
+
+def _runs_behind(folder: Path, page: Mapping[str, Any], outside: bool) -> list[Path]:
+    """The run folders that a report names: those inside its own, and those outside that are what it was made from."""
+    named, digests = (page.get(key) if isinstance(page.get(key), list) else [] for key in ("runs", "digests"))
+    found = []
+    for place, name in enumerate(named or [folder]):
+        path = Path(str(name).replace("\0", "")[:_MAX_PATH])
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+        if not inside and not outside and path.is_dir():
+            if place >= len(digests) or digests[place] != record_digest(path):
+                warnings.warn(
+                    f"{path}: left out of the report, for it lies outside {folder} and is not what that was made from; "
+                    "--outside reads it",
+                    stacklevel=3,
+                )
+                continue
+        found.append(path)
+    return found
 
 
 def _write(

@@ -17,6 +17,7 @@ from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, VAEConfig
 from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader
+from offline_robust.untrusted import CodeRefused, refuse_code
 
 _MAX_BYTES = 200_000
 
@@ -86,11 +87,20 @@ class RunConfig(_Frozen):
     @classmethod
     def _imports_nothing(cls, env: str | None) -> str | None:
         """A run's folder may come from anyone, and its config.yaml must not make Gymnasium import a module."""
-        if env is not None and ":" in env:
-            raise ValueError(
-                "module:Env ids import code: name them in `evaluate --env`, or import the module in a script of yours"
-            )
+        try:
+            refuse_code(env)
+        except CodeRefused as error:
+            raise ValueError(str(error)) from None
         return env
+
+    @field_validator("env_kwargs")
+    @classmethod
+    def _names_no_code(cls, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            refuse_code(None, env_kwargs)
+        except CodeRefused as error:
+            raise ValueError(str(error).removeprefix("env_kwargs: ")) from None
+        return env_kwargs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""

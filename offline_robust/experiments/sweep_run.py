@@ -24,6 +24,7 @@ from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lin
 from offline_robust.experiments.sweep_compare import environment_of
 from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
 from offline_robust.files import write_json, write_text
+from offline_robust.untrusted import parse_json, within
 
 RUNS, INDEX, SWEEP, _TURN = "runs", "cells.json", "sweep.yaml", ".lock"
 AGENT = "WANDB_SWEEP_ID"
@@ -252,7 +253,7 @@ def summarise_sweep(
     runs, tables = [], []
     for state in finished:
         if (state.folder / "results.csv").is_file():
-            table = Results.read(state.folder / "results.csv")
+            table = Results.read(within(state.folder, "results.csv"))
             runs.append(load_run(state.folder))
             tables.append(Results(table.frame.assign(learner=labels[state.cell.name]), table.meta))
     if not tables:
@@ -319,7 +320,7 @@ def _measure(states: Sequence[CellState]) -> None:
         if state.state == "running":
             training = state.cell.config.training
             state.total = training.steps + training.model_steps
-            state.phase, state.done = _last_step(state.folder / "metrics.jsonl")
+            state.phase, state.done = _last_step(within(state.folder, "metrics.jsonl"))
             if state.done >= state.total and (state.folder / "policy.safetensors").is_file():
                 state.phase = "evaluate"
 
@@ -333,7 +334,7 @@ def _last_step(path: Path) -> tuple[str, int]:
         return "", 0
     for line in reversed(lines):
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            content = json.loads(line)
+            content = parse_json(line)
             return str(content["phase"]), int(content["step"])
     return "", 0
 

@@ -22,6 +22,7 @@ from urllib.parse import urlparse
 from offline_robust.errors import MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
 from offline_robust.files import write_json
+from offline_robust.untrusted import parse_json, read_regular, within
 
 START, FINISH = 60, 300
 """Seconds to wait for the network when a run is started and ended."""
@@ -33,6 +34,7 @@ IDENTITY = "wandb.json"
 """Keeps the W&B id in the run's folder, so that whatever comes later goes into the same run."""
 
 _MAX_GROUP, _MAX_TAG = 128, 64
+_MAX_META_BYTES, _MAX_IDENTITY_BYTES = 1_000_000, 10_000
 _FILES = (".npz", ".hdf5", ".h5")
 _HASHED_APART = ("seed", "wandb", "evaluation")
 
@@ -188,7 +190,7 @@ def version_tags(folder: Path) -> list[str]:
     """The code's version, and its commit where meta.json knows it: "v0.1.0", "v0.1.0-g1a2b3c4"."""
     version = f"v{importlib.metadata.version('offline-robust')}"
     try:
-        git = json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("git")
+        git = parse_json(read_regular(within(folder, "meta.json"), _MAX_META_BYTES)).get("git")
         commit = str(git["commit"])[:7]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [version]
@@ -224,7 +226,7 @@ def online(settings: WandbConfig) -> bool:
 def _known_id(identity: Path) -> str | None:
     if not identity.is_file():
         return None
-    known = json.loads(identity.read_text(encoding="utf-8"))["id"]
+    known = parse_json(read_regular(within(identity.parent, identity.name), _MAX_IDENTITY_BYTES))["id"]
     return known if isinstance(known, str) and known.isalnum() and len(known) <= 64 else None
 
 

@@ -25,6 +25,7 @@ from offline_robust.experiments.run import Run, environment_facts, label_of, pea
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, ProblemSpec
 from offline_robust.models import MODELS, diagnose
+from offline_robust.untrusted import refuse_code, within
 
 STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
 """Random streams by purpose; each is seeded from (seed, its place here) and saved with the checkpoint."""
@@ -75,15 +76,12 @@ class _Training:
     def run(self, resume: bool) -> Run:
         config, settings = self.config, self.config.training
         run = Run(self.folder, config)
-        if resume and (self.folder / "policy.safetensors").is_file():
+        if resume and within(self.folder, "policy.safetensors").is_file():
             return run
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
         dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
         env_id = config.env or dataset.env_id
-        if env_id is not None and ":" in env_id:
-            raise ConfigError(
-                f"environment {env_id[:80]!r}: module:Env ids import code; name a registered one (env: ...)"
-            )
+        refuse_code(env_id)
         if config.wandb.mode != "disabled":
             require_wandb(config.wandb.mode)
         training_set, held_out = split_episodes(dataset, settings.holdout)
@@ -97,7 +95,7 @@ class _Training:
         # Everything that can be wrong with the input has been found by now: only here is anything written.
         self._write_start(dataset, env_id, learner.warnings(training_set))
         wandb = WandbRun(config, self.folder, label_of(config), env_id) if config.wandb.mode != "disabled" else None
-        metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
+        metrics = MetricsFile(within(self.folder, "metrics.jsonl"), keep_until=step)
         total = settings.model_steps + settings.steps
         sums: dict[str, Tensor] = {}
         clock = _Clock(step, _time_so_far(run) if step else 0.0)
@@ -353,7 +351,7 @@ def _default_folder(config: RunConfig) -> Path:
 
 def _require_same(config: RunConfig, folder: Path) -> None:
     """A resumed run must be the run that was started."""
-    before = load_config(folder / "config.yaml").to_dict()
+    before = load_config(within(folder, "config.yaml")).to_dict()
     now = config.to_dict()
     for section in now:
         if section in ("wandb", "evaluation") or before[section] == now[section]:

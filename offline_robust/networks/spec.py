@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import parse_json
 
 MAX_WIDTH, MAX_LAYERS = 8_192, 16
 """Bounds of hidden widths and of their number, for every network."""
@@ -112,7 +113,7 @@ def encode_spec(spec: PolicySpec) -> str:
 def decode_spec(text: str) -> tuple[PolicySpec | None, str]:
     """Reads `encode_spec`'s JSON from a file that is not trusted: the description, or None and what is wrong."""
     try:
-        content = json.loads(text) if text else {}
+        content = parse_json(text) if text else {}
         if content.get("format") != _FORMAT:
             return None, ""
         fields = dict(content["spec"])
@@ -122,7 +123,7 @@ def decode_spec(text: str) -> tuple[PolicySpec | None, str]:
             fields["candidates"] = CandidateSpec(**candidates | {"hidden": tuple(candidates["hidden"])})
         spec = PolicySpec(**fields | {"hidden": tuple(fields["hidden"])})
         return spec, spec_problem(spec)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         return None, one_line(error)
 
 

@@ -15,6 +15,7 @@ from offline_robust.reports.canvas import save_png
 from offline_robust.reports.costs import cost_data
 from offline_robust.reports.page import Report, Scores, build_report
 from offline_robust.reports.records import RunRecord
+from offline_robust.untrusted import within
 
 
 def write_reports(
@@ -39,6 +40,8 @@ def write_reports(
         EvaluationError: as for `write_report`.
     """
     where = Path(folder)
+    for name in ("figures", "tables"):
+        within(where, name)  # nothing is written through a link into a folder elsewhere
     report = build_report(
         results, records, title=title, command=command, baseline=baseline, score=score, datasets=datasets
     )
