@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,7 +104,7 @@ def _check_depth(value: Any) -> None:
 # --- Files ----------------------------------------------------------------------------------------------------------
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Opens a regular file for reading; nothing waits for a pipe, and no device is read.
 
     Raises:
@@ -177,8 +178,8 @@ def _not_a_file(path: str | Path, mode: int) -> Unreadable:
 def refuse_code(env_id: object, env_kwargs: object = None) -> None:
     """Refuses an environment that a file names and that would import code: files are data.
 
-    ``module:Env`` is imported by Gymnasium, and wrappers around other libraries' environments (``GymV21Environment-v0``)
-    import what their arguments name. Files that arguments name (a MuJoCo model) are data and stay allowed.
+    ``module:Env`` is imported by Gymnasium, and wrappers around older environments (``GymV21Environment-v0``) import
+    what their arguments name. Files that arguments name (a MuJoCo model) are data and stay allowed.
 
     Args:
         env_id: as the file has it; what is not a text names nothing.
@@ -192,7 +193,7 @@ def refuse_code(env_id: object, env_kwargs: object = None) -> None:
         raise CodeRefused(f"module:Env ids import code: {how} (got {env_id[:80]!r})")
     if isinstance(env_id, str) and _CODE_IDS.fullmatch(env_id):
         raise CodeRefused(
-            f"{env_id[:80]} imports the environment that its arguments name: make it in a script of yours"
+            f"{env_id[:80]} imports what its arguments name: make such an environment in a script of yours"
         )
     if found := _names_code(env_kwargs):
         raise CodeRefused(

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
-from offline_robust.datasets.logged import Array, Logged, episode_starts, find_keys, from_columns
+from offline_robust.datasets.logged import SINGLE, Array, Logged, episode_starts, find_keys, floats, from_columns
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, spaces_of, vector_space
 from offline_robust.untrusted import open_regular
@@ -47,7 +47,7 @@ def read_d4rl(path: Path) -> Logged:
             mend = "pass the folder that holds it together with its metadata.json"
             raise refusal(where, "is the data file of a Minari dataset", mend)
         names = find_keys(where, keys)
-        columns = {name: read_array(where, root, key, budget) for name, key in names.items()}
+        columns = {name: read_array(where, root, key, budget, name in SINGLE) for name, key in names.items()}
         own = OWN_PREFIX.rstrip("/")
         if own in keys:
             group = open_object(where, root, own)
@@ -86,7 +86,11 @@ def read_npz(path: Path) -> Logged:
                 raise refusal(where, f"holds {len(members):,} arrays", f"at most {_MEMBERS:,} are read")
             names = find_keys(where, set(members))
             wanted = names | {OWN_PREFIX + key: OWN_PREFIX + key for key in _OWN_KEYS if OWN_PREFIX + key in members}
-            columns = {name: _member(f"{where}: {key}", archive, members[key], budget) for name, key in wanted.items()}
+            columns = {}
+            for name, key in wanted.items():
+                values = _member(f"{where}: {key}", archive, members[key], budget)
+                # One array at a time is there in double precision.
+                columns[name] = floats(values) if name in SINGLE and values.dtype.kind == "f" else values
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise refusal(where, f"is damaged or cut short ({error})", "copy or download it again") from None
     logged = from_columns(where, columns, names)
@@ -197,9 +201,9 @@ def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget:
                 where, f"declares shape {shape}, which its {info.file_size:,} bytes do not hold", "save it again"
             )
         budget.take(where, declared, info.compress_size)
-    with archive.open(info) as stream:
+    with archive.open(info) as member:
         try:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+            return np.lib.format.read_array(member, allow_pickle=False)
         except _HEADER_DAMAGE as error:
             raise refusal(where, f"is damaged ({error})", "save it again with numpy.savez") from None
 

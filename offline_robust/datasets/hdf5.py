@@ -6,6 +6,7 @@ through the high-level one takes half of the reading time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_robust.datasets.logged import MAX_BYTES
+from offline_robust.datasets.logged import source_bytes
 from offline_robust.datasets.problems import refusal
+from offline_robust.untrusted import MEMORY, open_regular
 
 # Deflate, the densest filter that h5py brings, gives at most 1032:1.
 _MAX_RATIO = 1_100
@@ -26,10 +28,10 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, 
 
 @dataclass
 class Budget:
-    """Counts the bytes that a source declares, and refuses beyond `MAX_BYTES`."""
+    """Counts the bytes that a source declares, and refuses what would not fit into memory."""
 
     where: str
-    left: int = field(default_factory=lambda: MAX_BYTES)
+    left: int = field(default_factory=source_bytes)
 
     def take(self, where: str, declared: int, stored: int) -> None:
         """Accounts for one array.
@@ -46,7 +48,8 @@ class Budget:
             raise refusal(where, f"declares {declared:,} bytes but stores {stored:,}", "copy the file again")
         self.left -= declared
         if self.left < 0:
-            raise refusal(where, f"needs {declared:,} bytes; a source may take {MAX_BYTES:,}", "split the source")
+            what = f"needs {declared:,} bytes; a source may take {source_bytes():,} of the memory that is free"
+            raise refusal(where, what, f"split the source, or set {MEMORY}")
 
 
 @contextmanager
@@ -58,7 +61,8 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     """
     where = str(path)
     try:
-        size = path.stat().st_size
+        with open_regular(path) as content:
+            size = content.seek(0, os.SEEK_END)
         signature = h5py.is_hdf5(path)
     except OSError as error:
         raise refusal(where, f"cannot be read ({error.strerror})") from None
@@ -104,7 +108,7 @@ def is_group(item: Any) -> bool:
     return isinstance(item, h5py.h5g.GroupID)
 
 
-def read_array(where: str, group: Any, name: str, budget: Budget) -> NDArray[Any]:
+def read_array(where: str, group: Any, name: str, budget: Budget, single: bool = False) -> NDArray[Any]:
     """Reads one array whole.
 
     Args:
@@ -112,9 +116,11 @@ def read_array(where: str, group: Any, name: str, budget: Budget) -> NDArray[Any
         group: the group's identifier.
         name: the dataset's name in it.
         budget: what may still be allocated.
+        single: floating numbers are read as float32, without a copy in the file's own type; what that cannot hold
+            becomes infinite.
 
     Returns:
-        The array in the file's own number type.
+        The array in the file's own number type, or as float32.
 
     Raises:
         DatasetError: missing, a link, virtual or external storage, not numbers, too large, or damaged.
@@ -140,7 +146,7 @@ def read_array(where: str, group: Any, name: str, budget: Budget) -> NDArray[Any
             count *= int(length)
         stored = item.get_storage_size()
         budget.take(at, count * kind.itemsize, stored)
-        values = np.empty(shape, kind)
+        values = np.empty(shape, np.float32 if single and kind.kind == "f" else kind)
         if count:
             item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
         return values

@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, Spaces, decode_description
+from offline_robust.untrusted import free_memory
 
 Array = NDArray[Any]
 
 MAX_BYTES = 16 * 2**30
 """Sources that declare more than this are refused before anything is allocated."""
+COPIES = 3
+"""What loading takes at its largest, in units of what a source declares: as read, in rows, and what follows each."""
+SINGLE = ("observations", "actions", "rewards", "next_observations")
+"""Arrays that are kept in single precision, whatever the source has."""
 MAX_WIDTH = 65_536
 """The widest observation or action that is read."""
 
@@ -81,6 +86,11 @@ class Logged:
         self.action_space = self.action_space if self.action_space is not None else description.action_space
         self.env_id = self.env_id or description.env_id
         self.env_kwargs = self.env_kwargs or description.env_kwargs
+
+
+def source_bytes() -> int:
+    """Bytes that one source may declare: what `COPIES` of fit into the memory that is free, at most `MAX_BYTES`."""
+    return min(MAX_BYTES, free_memory() // COPIES)
 
 
 def find_keys(where: str, keys: set[str]) -> dict[str, str]:

@@ -16,10 +16,11 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array, read_attribute
-from offline_robust.datasets.logged import Array, Logged, actions, column, flags, floats, vectors
+from offline_robust.datasets.logged import SINGLE, Array, Logged, actions, column, flags, floats, vectors
 from offline_robust.datasets.problems import FileProblem, Problem, refusal
-from offline_robust.datasets.spaces import OWN_PREFIX, decode_space, environment, parse_json
+from offline_robust.datasets.spaces import MAX_JSON, OWN_PREFIX, decode_space, environment, parse_json
 from offline_robust.errors import MissingExtra
+from offline_robust.untrusted import read_regular
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
 MASK = OWN_PREFIX.replace("/", "_") + "next_valid"
@@ -27,6 +28,9 @@ MASK = OWN_PREFIX.replace("/", "_") + "next_valid"
 
 _KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 _EPISODE = re.compile(r"episode_(0|[1-9]\d{0,17})")
+
+
+_LET_GO = np.zeros((0, 0), np.float32)
 
 
 @dataclass
@@ -145,7 +149,7 @@ def _read_groups(read: _Read, root: Any, about: dict[str, Any]) -> None:
             group = open_object(read.where, root, label)
             if not is_group(group):
                 raise refusal(where, "is not a group", "collect the data again")
-            fields = {key: read_array(where, group, key, budget) for key in _KEYS}
+            fields = {key: read_array(where, group, key, budget, key in SINGLE) for key in _KEYS}
             mask = read_array(where, group, MASK, budget) if group.links.exists(MASK.encode()) else None
         except FileProblem as error:
             if "a source may take" in error.problem.what:
@@ -210,12 +214,15 @@ def _concatenate(logged: Logged, read: _Read) -> None:
     """Joins the episodes; each one's T+1 observations give its T observations and T next observations."""
     episodes = read.episodes
     lengths = np.array([len(episode.rewards) for episode in episodes])
-    total = int(lengths.sum())
-    # Row r of episode k lies at r + k among the joined T+1 observations.
-    rows = np.arange(total) + np.repeat(np.arange(len(episodes)), lengths)
-    joined = np.concatenate([episode.observations for episode in episodes])
+    starts = np.cumsum(lengths) - lengths
+    shape = (int(lengths.sum()), episodes[0].observations.shape[1])
     logged.where = read.where
-    logged.observations, logged.next_observations = joined[rows], joined[rows + 1]
+    logged.observations, logged.next_observations = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    for episode, begin in zip(episodes, starts.tolist(), strict=True):
+        end = begin + len(episode.rewards)
+        logged.observations[begin:end] = episode.observations[:-1]
+        logged.next_observations[begin:end] = episode.observations[1:]
+        episode.observations = _LET_GO  # there are never three copies at a time
     logged.actions = np.concatenate([episode.actions for episode in episodes])
     logged.rewards = np.concatenate([episode.rewards for episode in episodes])
     logged.terminated = np.concatenate([episode.terminations for episode in episodes])
@@ -223,7 +230,7 @@ def _concatenate(logged: Logged, read: _Read) -> None:
     if any(episode.next_valid is not None for episode in episodes):
         masks = [np.ones(len(e.rewards), bool) if e.next_valid is None else e.next_valid for e in episodes]
         logged.next_valid = np.concatenate(masks)
-    logged.starts = np.cumsum(lengths) - lengths
+    logged.starts = starts
     logged.labels = [episode.label for episode in episodes]
     logged.names = {"terminated": "terminations", "truncated": "truncations", "next_observations": "observations"}
     logged.problems += read.problems
@@ -263,7 +270,6 @@ def _foreign(folder: Path, about: dict[str, Any], form: str) -> Iterator[tuple[s
 
 def _text(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(2**24 + 1)
+        return read_regular(path, MAX_JSON)
     except OSError as error:
         raise refusal(str(path), f"cannot be read ({error.strerror})", "copy the folder again") from None

@@ -373,20 +373,20 @@ def rewrite_report(folder: Path, score: str | None = None, outside: bool = False
 
 def _runs_behind(folder: Path, page: Mapping[str, Any], outside: bool) -> list[Path]:
     """The run folders that a report names: those inside its own, and those outside that are what it was made from."""
-    named, digests = (page.get(key) if isinstance(page.get(key), list) else [] for key in ("runs", "digests"))
+    named, digests = (value if isinstance(value := page.get(key), list) else [] for key in ("runs", "digests"))
     found = []
     for place, name in enumerate(named or [folder]):
         path = Path(str(name).replace("\0", "")[:_MAX_PATH])
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-        if not inside and not outside and path.is_dir():
-            if place >= len(digests) or digests[place] != record_digest(path):
-                warnings.warn(
-                    f"{path}: left out of the report, for it lies outside {folder} and is not what that was made from; "
-                    "--outside reads it",
-                    stacklevel=3,
-                )
-                continue
-        found.append(path)
+        known = digests[place] if place < len(digests) else None
+        if inside or outside or not path.is_dir() or known == record_digest(path):
+            found.append(path)
+            continue
+        warnings.warn(
+            f"{path}: left out of the report, for it lies outside {folder} and is not what that was made from; "
+            "--outside reads it",
+            stacklevel=3,
+        )
     return found
 
 
