@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
-from offline_robust.datasets.logged import SINGLE, Array, Logged, episode_starts, find_keys, floats, from_columns
+from offline_robust.datasets.logged import SINGLE, Array, Logged, episode_starts, find_keys, from_columns
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, spaces_of, vector_space
 from offline_robust.untrusted import open_regular
@@ -28,6 +29,7 @@ _HEADER_DAMAGE = (
     ValueError, SyntaxError, TypeError, LookupError, AttributeError, RecursionError, MemoryError, tokenize.TokenError,
 )  # fmt: skip
 """What numpy raises at a header that is no header: it reads it as a Python literal, and its dtype as a description."""
+_PIECE = 2**22
 _OWN_KEYS = ("next_valid", "episode_starts", "description")
 
 
@@ -86,12 +88,11 @@ def read_npz(path: Path) -> Logged:
                 raise refusal(where, f"holds {len(members):,} arrays", f"at most {_MEMBERS:,} are read")
             names = find_keys(where, set(members))
             wanted = names | {OWN_PREFIX + key: OWN_PREFIX + key for key in _OWN_KEYS if OWN_PREFIX + key in members}
-            columns = {}
-            for name, key in wanted.items():
-                values = _member(f"{where}: {key}", archive, members[key], budget)
-                # One array at a time is there in double precision.
-                columns[name] = floats(values) if name in SINGLE and values.dtype.kind == "f" else values
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            columns = {
+                name: _member(f"{where}: {key}", archive, members[key], budget, name in SINGLE)
+                for name, key in wanted.items()
+            }
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, RuntimeError, ValueError) as error:
         raise refusal(where, f"is damaged or cut short ({error})", "copy or download it again") from None
     logged = from_columns(where, columns, names)
     logged.provenance = {"source": where, "format": "npz"}
@@ -176,7 +177,7 @@ def _directory_bytes(path: Path) -> int:
     return max((size for size in sizes if size != 2**32 - 1), default=0)
 
 
-def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:
+def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget, single: bool) -> Array:
     """One array of an archive; its header must agree with the archive's sizes before anything is allocated."""
     if info.flag_bits & 1:
         raise refusal(where, "is encrypted", "store it in the clear")
@@ -187,25 +188,33 @@ def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget:
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             if version not in read_header:
                 raise refusal(where, f"has npy version {version}", "save it again with numpy.savez")
-            shape, _, kind = read_header[version](stream)
+            shape, transposed, kind = read_header[version](stream)
             begin = stream.tell()
         except _HEADER_DAMAGE as error:
             raise refusal(where, f"is not a plain array ({error})", "save it again with numpy.savez") from None
         if kind.hasobject or kind.kind not in "fiub":
             raise refusal(where, f"holds {kind}, not numbers", "store numbers; objects are never unpickled")
-        declared = kind.itemsize
-        for length in shape:
-            declared *= int(length)
-        if declared != info.file_size - begin:
+        declared = kind.itemsize * math.prod(shape)
+        if min(shape, default=0) < 0 or declared != info.file_size - begin:
             raise refusal(
                 where, f"declares shape {shape}, which its {info.file_size:,} bytes do not hold", "save it again"
             )
         budget.take(where, declared, info.compress_size)
     with archive.open(info) as member:
-        try:
-            return np.lib.format.read_array(member, allow_pickle=False)
-        except _HEADER_DAMAGE as error:
-            raise refusal(where, f"is damaged ({error})", "save it again with numpy.savez") from None
+        member.read(begin)
+        values = _read_values(member, math.prod(shape), kind, single and kind.kind == "f")
+    return values.reshape(shape[::-1]).T if transposed else values.reshape(shape)
+
+
+def _read_values(stream: IO[bytes], count: int, kind: np.dtype[Any], single: bool) -> Array:
+    """So many numbers, piece by piece: never is all of them there in double precision beside single."""
+    values = np.empty(count, np.float32 if single else kind)
+    step = _PIECE // kind.itemsize
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, count, step):
+            length = min(step, count - begin)
+            values[begin : begin + length] = np.frombuffer(stream.read(length * kind.itemsize), kind, length)
+    return values
 
 
 def _as_array(where: str, values: Any) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ MAX_ACTIONS = 1_000_000
 """The largest number of discrete actions that is believed."""
 
 _FORMAT = 1
+_DTYPE = re.compile(r"bool|(?:float|int|uint)(?:8|16|32|64)")
+_MAX_VALUES = 10_000_000
 _ENV_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+")
 
 
@@ -101,11 +104,24 @@ def decode_space(where: str, text: str) -> Spaces:
     if kind in ("Dict", "Tuple", "Text", "MultiDiscrete", "MultiBinary"):
         mend = "only vectors and Discrete actions are supported: flatten when collecting (FlattenObservation)"
         raise refusal(where, f"is a {kind} space", mend)
+    _check_size(where, content)
     try:
         space = deserialize_space(content)
     except Exception as error:  # the file decides what goes wrong in here
         raise refusal(where, f"is not a space ({type(error).__name__}: {error})", "restore metadata.json") from None
     return vector_space(where, space)
+
+
+def _check_size(where: str, content: dict[str, Any]) -> None:
+    """Refuses a Box whose numbers would take more than the file has, before they are made."""
+    dtype, shape = content.get("dtype", "float32"), content.get("shape", [])
+    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
+        raise refusal(where, f"has the number type {str(dtype)[:40]!r}", "restore metadata.json")
+    lengths = shape if isinstance(shape, list) else [shape]
+    if not all(type(length) is int and 0 <= length <= _MAX_VALUES for length in lengths):
+        raise refusal(where, f"has the shape {str(shape)[:80]}", "restore metadata.json")
+    if (values := math.prod(lengths)) > _MAX_VALUES:
+        raise refusal(where, f"has {values:,} values", f"at most {_MAX_VALUES:,} are read")
 
 
 def vector_space(where: str, space: object) -> Spaces:
