@@ -116,10 +116,10 @@ def _check_size(where: str, content: dict[str, Any]) -> None:
     """Refuses a Box whose numbers would take more than the file has, before they are made."""
     dtype, shape = content.get("dtype", "float32"), content.get("shape", [])
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
-        raise refusal(where, f"has the number type {str(dtype)[:40]!r}", "restore metadata.json")
+        raise refusal(where, f"is not a space: its number type is {str(dtype)[:40]!r}", "restore metadata.json")
     lengths = shape if isinstance(shape, list) else [shape]
     if not all(type(length) is int and 0 <= length <= _MAX_VALUES for length in lengths):
-        raise refusal(where, f"has the shape {str(shape)[:80]}", "restore metadata.json")
+        raise refusal(where, f"is not a space: its shape is {str(shape)[:80]}", "restore metadata.json")
     if (values := math.prod(lengths)) > _MAX_VALUES:
         raise refusal(where, f"has {values:,} values", f"at most {_MAX_VALUES:,} are read")
 
