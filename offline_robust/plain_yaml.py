@@ -11,6 +11,8 @@ from offline_robust.errors import UserError
 
 MAX_DEPTH = 20
 """Levels of nesting that are read."""
+MAX_NODES = 200_000
+"""Values and keys of one document that are read: some seconds."""
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -25,7 +27,7 @@ class PlainLoader(yaml.SafeLoader):
         first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    depth = 0
+    depth = nodes = 0
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         """Builds a mapping, unless a key of it is there twice: which of the two was meant, nobody can tell."""
@@ -42,6 +44,9 @@ class PlainLoader(yaml.SafeLoader):
         """Builds a node of the document, unless it is an alias or lies too deep."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read, write the value out")
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} values and keys")
         if self.depth >= MAX_DEPTH:
             raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
         self.depth += 1

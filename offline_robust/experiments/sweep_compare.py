@@ -18,6 +18,7 @@ from offline_robust.datasets.sources import locate
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import TrainingConfig, load_config, load_learner
 from offline_robust.experiments.sweep import (
+    MAX_CELLS,
     Cell,
     SweepConfig,
     SweepEvaluation,
@@ -93,6 +94,9 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
         ConfigError: unknown learner, or a learner that is there twice.
         DatasetNotFound: no such dataset, or its data are not made yet.
     """
+    count = len(comparison.datasets) * len(comparison.learners)
+    if count > MAX_CELLS:
+        raise ConfigError(f"{where}: {count:,} learners on datasets, at most {MAX_CELLS:,} runs are allowed")
     items = []
     contenders = [_contender(entry) for entry in comparison.learners]
     called = _dataset_names(comparison.datasets)

@@ -224,9 +224,13 @@ def online(settings: WandbConfig) -> bool:
 
 
 def _known_id(identity: Path) -> str | None:
+    """The id that a run's folder keeps; None where there is none, or none that W&B would take."""
     if not identity.is_file():
         return None
-    known = parse_json(read_regular(within(identity.parent, identity.name), _MAX_IDENTITY_BYTES))["id"]
+    try:
+        known = parse_json(read_regular(within(identity.parent, identity.name), _MAX_IDENTITY_BYTES))["id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
     return known if isinstance(known, str) and known.isalnum() and len(known) <= 64 else None
 
 

@@ -124,8 +124,8 @@ def _check_size(results: Results) -> None:
     ):
         if (count := len(results.frame[columns].drop_duplicates())) > most:
             raise EvaluationError(
-                f"a report holds at most {most:,} {what}, these results have {count:,}: compare fewer (the table itself "
-                "is whole)"
+                f"a report holds at most {most:,} {what}, these results have {count:,}: compare fewer (the table is "
+                "whole)"
             )
 
 
