@@ -158,6 +158,8 @@ def vectors(where: str, values: Array) -> Array:
         DatasetError: not numbers, an image or another array of more axes, or too wide.
     """
     numeric(where, values)
+    if values.ndim == 0:
+        raise refusal(where, "is a single number", "one row per transition is needed")
     if values.ndim > 2:
         raise refusal(
             where,

@@ -36,6 +36,29 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
     except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         given = f" with {dict(env_kwargs)}" if env_kwargs else ""
         raise EvaluationError(f"cannot make {env_id!r}{given}: {_line(error)}") from None
+    except Exception as error:
+        if not env_kwargs:
+            raise
+        # Arguments may come from any file, and they decide what goes wrong in the environment's own code.
+        raise _do_not_fit(env_id, env_kwargs, error) from None
+
+
+def try_arguments(env: Env, env_id: str, env_kwargs: Mapping[str, Any]) -> None:
+    """One step of an environment made with arguments from any file: what they break shows here, in one line.
+
+    Raises:
+        EvaluationError: its own code fails.
+    """
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        env.step(env.action_space.sample())
+    except Exception as error:
+        raise _do_not_fit(env_id, env_kwargs, error) from None
+
+
+def _do_not_fit(env_id: str, env_kwargs: Mapping[str, Any], error: Exception) -> EvaluationError:
+    return EvaluationError(f"{env_id} does not work with {dict(env_kwargs)}: {type(error).__name__}: {_line(error)}")
 
 
 def _quietly(env_id: str) -> AbstractContextManager[None]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from offline_robust.envs.making import Env, make_env
+from offline_robust.envs.making import Env, make_env, try_arguments
 from offline_robust.envs.perturbations import (
     _ON_CHANGE,
     ANY,
@@ -245,6 +245,8 @@ def system(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> System:
 def _system(env_id: str, key: str) -> System:
     kwargs = json.loads(key)
     env = make_env(env_id, kwargs)
+    if kwargs:
+        try_arguments(env, env_id, kwargs)
     physics = _scratch(env_id, key)
     inner: Any = env.unwrapped
     # Box2D environments name their rate in the module and in the metadata alone.

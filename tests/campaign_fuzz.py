@@ -1,0 +1,203 @@
+"""Fuzz of every kind of input that the library reads, counted by what came of each.
+
+    python tests/campaign_fuzz.py --inputs 2000
+
+Inputs are spoilt from fixed seeds and used in child processes with a memory limit and a time limit. What may come of one:
+it is refused in one line, or accepted. What may not: a traceback (or a dead process), a hang, more than 2 GB, something
+half-written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+MEMORY = 2 * 2**30
+"""Bytes that one input may take beyond what the process has before it."""
+SECONDS = 30.0
+"""Time for one input."""
+GOOD = ("one line", "accepted")
+BAD = ("traceback", "hang", "over 2 GB", "half-written")
+_BEGIN = 180.0  # imports, and the sound examples
+
+
+def fuzz(inputs: int, seed: int = 0, kinds: Sequence[str] = (), jobs: int = 1) -> tuple[Counter[str], list[str]]:
+    """Uses so many spoilt inputs, shared out among the kinds, and counts what came of them.
+
+    Returns:
+        Counts by outcome, and a line for each input that came to a bad end: kind, number, outcome, what was said.
+    """
+    from campaign_inputs import KINDS
+
+    names = list(kinds or KINDS)
+    todo = [(names[k % len(names)], k // len(names)) for k in range(inputs)]
+    shares = [todo[k::jobs] for k in range(jobs)]
+    counts: Counter[str] = Counter()
+    ends: list[str] = []
+
+    def work(share: list[tuple[str, int]]) -> None:
+        for (kind, number), outcome, said in _outcomes(share, seed):
+            counts[outcome] += 1
+            if outcome in BAD:
+                ends.append(f"{kind} {number}: {outcome}: {said}")
+
+    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return counts, ends
+
+
+def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[str, int], str, str]]:
+    """What came of each input; a child that hangs or dies costs that input only."""
+    while todo:
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).resolve()), "--worker", str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert child.stdin is not None and child.stdout is not None
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
+        reader.start()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(todo) + "\n")
+            child.stdin.flush()
+        patience = _BEGIN
+        while todo:
+            try:
+                line = lines.get(timeout=patience)
+            except queue.Empty:
+                line = '{"outcome": "hang", "said": ""}'
+            told = json.loads(line) if line else {"outcome": "traceback", "said": "the process died"}
+            if told["outcome"] != "ready":
+                yield todo.pop(0), told["outcome"], told["said"]
+            patience = SECONDS
+            if told["outcome"] == "hang" or not line:
+                break
+        child.kill()
+        child.wait()
+
+
+def _read(stream: Any, lines: queue.SimpleQueue[str]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put("")
+
+
+# --- The child ------------------------------------------------------------------------------------------------------
+
+
+def _worker(seed: int) -> None:
+    """Uses the inputs that standard input lists, and tells of each in a line."""
+    told, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+    todo = json.loads(sys.stdin.readline())
+    warnings.showwarning = lambda *_, **__: None
+    sys.path.insert(0, str(Path(__file__).parent))
+    import torch
+    from campaign_inputs import KINDS
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        root = Path(name)
+        os.environ |= {"OFFLINE_ROBUST_CACHE": str(root / "cache"), "MINARI_DATASETS_PATH": str(root / "minari")}
+        made: dict[Any, Path] = {}
+        for kind in dict.fromkeys(kind for kind, _ in todo):
+            make = KINDS[kind].make
+            if make not in made:
+                made[make] = root / f"sound-{len(made)}"
+                made[make].mkdir()
+                make(made[make])
+        _limit_memory()
+        for place, (kind, number) in enumerate(todo):
+            if place == 0:
+                print(json.dumps({"outcome": "ready", "said": ""}), file=told, flush=True)
+            outcome, said = _use(KINDS[kind], made[KINDS[kind].make], root / "work", (seed, zlib.crc32(kind.encode()), number))
+            print(json.dumps({"outcome": outcome, "said": said}), file=told, flush=True)
+
+
+def _use(kind: Any, sound: Path, work: Path, seeds: tuple[int, ...]) -> tuple[str, str]:
+    """Spoils a copy of a sound example, uses it, and says what came of that."""
+    import numpy as np
+    from campaign_inputs import spoil
+
+    from offline_robust.errors import UserError
+
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(sound, work)
+    os.chdir(work)
+    if seeds[-1] >= 0:  # number -1 is the sound example itself
+        spoil(kind, work, np.random.default_rng(seeds))
+    before = _peak(reset=True)
+    outcome, said = "accepted", ""
+    try:
+        kind.use(work)
+    except (UserError, OSError) as error:
+        outcome, said = "one line", str(error)
+    except MemoryError:
+        outcome, said = "over 2 GB", traceback.format_exc()[-600:]
+    except BaseException:
+        outcome, said = "traceback", traceback.format_exc()[-900:]
+    if _peak() - before > MEMORY:
+        outcome = "over 2 GB"
+    elif left := [str(path) for path in work.rglob(".tmp-*")]:
+        outcome, said = "half-written", left[0]
+    return outcome, said
+
+
+def _limit_memory() -> None:
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY + 2**29, resource.RLIM_INFINITY))
+
+
+def _peak(reset: bool = False) -> int:
+    """The most memory that this process has had since the last reset."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kind", action="append", default=[])
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker is not None:
+        _worker(given.worker)
+        return
+    sys.path.insert(0, str(Path(__file__).parent))
+    began = time.monotonic()
+    counts, ends = fuzz(given.inputs, given.seed, given.kind, given.jobs)
+    for end in ends:
+        print(end)
+    told = ", ".join(f"{counts[name]} {name}" for name in (*GOOD, *BAD))
+    print(f"{given.inputs} inputs in {time.monotonic() - began:.0f} s: {told}")
+    sys.exit(1 if ends else 0)
+
+
+if __name__ == "__main__":
+    main()
