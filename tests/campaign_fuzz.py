@@ -2,9 +2,9 @@
 
     python tests/campaign_fuzz.py --inputs 2000
 
-Inputs are spoilt from fixed seeds and used in child processes with a memory limit and a time limit. What may come of one:
-it is refused in one line, or accepted. What may not: a traceback (or a dead process), a hang, more than 2 GB, something
-half-written.
+Inputs are spoilt from fixed seeds and used in child processes with a memory limit and a time limit. What may come of
+one: it is refused in one line, or accepted. What may not: a traceback (or a dead process), a hang, more than 2 GB,
+something half-written.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[st
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
         reader.start()
@@ -132,7 +133,9 @@ def _worker(seed: int) -> None:
         for place, (kind, number) in enumerate(todo):
             if place == 0:
                 print(json.dumps({"outcome": "ready", "said": ""}), file=told, flush=True)
-            outcome, said = _use(KINDS[kind], made[KINDS[kind].make], root / "work", (seed, zlib.crc32(kind.encode()), number))
+            outcome, said = _use(
+                KINDS[kind], made[KINDS[kind].make], root / "work", (seed, zlib.crc32(kind.encode()), number)
+            )
             print(json.dumps({"outcome": outcome, "said": said}), file=told, flush=True)
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from offline_robust.cli.progress import progress_bar
-from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
+from offline_robust.cli.sweep import Download, DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
 from offline_robust.untrusted import within
@@ -100,6 +100,7 @@ def compare(
     jobs: Jobs = None,
     dry_run: DryRun = False,
     wandb: Wandb = None,
+    download: Download = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +132,8 @@ def compare(
     }
     if title:
         values["title"] = title
-    _compare_trained(values, given, out, engine, jobs, dry_run, wandb, score, quiet, as_json)
+    download = download or bool(dataset)  # whoever types a name asks for the data
+    _compare_trained(values, given, out, engine, jobs, dry_run, wandb, score, quiet, as_json, download)
 
 
 def _is_comparison(text: str) -> bool:
@@ -186,15 +188,18 @@ def _compare_trained(
     score: str | None,
     quiet: bool,
     as_json: bool,
+    download: bool,
 ) -> None:
     from offline_robust.experiments.sweep import expand
     from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison, updates_table
 
     where = given[0] if given else "compare"
-    plan = comparison_sweep(load_comparison(values), where)
+    plan = comparison_sweep(load_comparison(values), where, download)
     cells = expand(plan, where)
     notes = [updates_note(updates_table(cells))]
-    run_and_show(plan, cells, out, None, engine, jobs, dry_run, wandb, score, quiet, as_json, _command(), notes)
+    run_and_show(
+        plan, cells, out, None, engine, jobs, dry_run, wandb, score, quiet, as_json, _command(), notes, download
+    )
 
 
 def _compare_made(

@@ -44,7 +44,11 @@ _out, _err = Console(), Console(stderr=True)
 
 # Typer brings a click of its own from 0.2x on and used the package before: Typer's own names fit both.
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-_NOT_A_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_BAD_PATH = (
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.ENOTEMPTY,
+)  # fmt: skip
+"""What a wrong --out or input comes to: a file in the way, no right to write, no name at all."""
 _MAX_MESSAGE = 500
 _STOPPED = 130
 
@@ -56,6 +60,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training. Default: the config's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
+    download: sweep.Download = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +71,7 @@ def train(
     if seed is not None:
         overrides["seed"] = seed
     with progress_bar(quiet or as_json) as bar:
-        run = experiments.train(config, overrides, out=out, resume=resume, progress=bar.training)
+        run = experiments.train(config, overrides, out=out, resume=resume, progress=bar.training, download=download)
     if as_json:
         _print_json({"run": str(run.folder), "meta": run.meta})
     elif not quiet:
@@ -139,7 +144,7 @@ def main() -> None:
         status = _STOPPED
     except OSError as error:
         name = str(error.filename or "input/output")
-        _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
+        _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _BAD_PATH else 1)
     if status == _STOPPED:  # some versions of Typer give the status, others raise
         _fail(
             "stopped; a training goes on with --resume; an evaluation, a sweep or a comparison when started again",

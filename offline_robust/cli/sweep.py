@@ -18,6 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 EngineName = Annotated[str, typer.Option("--engine", help="local: processes here. ray: tasks of a Ray cluster.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once. Default: as many as there are cores for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; write nothing.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Download Minari datasets that a file names and that are not here.")
+]
 Wandb = Annotated[
     str | None, typer.Option("--wandb", metavar="MODE", help="disabled, auto, offline or online, for every run.")
 ]
@@ -47,6 +50,7 @@ def sweep(
         Path | None, typer.Option(help="Write the sweep as a Weights & Biases sweep file there, and run nothing.")
     ] = None,
     score: Score = None,
+    download: Download = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +73,9 @@ def sweep(
         return
     chosen = select(cells, chosen_values, loaded) if chosen_values else None
     command = shlex.join(["offline-robust", *sys.argv[1:]])
-    run_and_show(loaded, cells, folder, chosen, engine, jobs, dry_run, wandb, score, quiet, as_json, command)
+    run_and_show(
+        loaded, cells, folder, chosen, engine, jobs, dry_run, wandb, score, quiet, as_json, command, download=download
+    )
 
 
 def run_and_show(
@@ -86,6 +92,7 @@ def run_and_show(
     as_json: bool,
     command: str,
     notes: Sequence[str] = (),
+    download: bool = False,
 ) -> None:
     """Runs a sweep and prints what came of it; leaves with status 1 when a run failed."""
     from offline_robust.experiments.sweep_run import check_evaluation, look, run_sweep
@@ -113,6 +120,7 @@ def run_and_show(
             progress=progress,
             command=command,
             score=score,
+            download=download,
         )
     for state in outcome.failed:
         last = state.said[-1] if state.said else ""

@@ -21,7 +21,12 @@ _READERS = {"minari": read_minari, "d4rl": read_d4rl, "npz": read_npz}
 
 
 def load_dataset(
-    source: str | Path | Mapping[str, Any], *, env_id: str | None = None, device: str = "cpu", cache: bool = True
+    source: str | Path | Mapping[str, Any],
+    *,
+    env_id: str | None = None,
+    device: str = "cpu",
+    cache: bool = True,
+    download: bool = True,
 ) -> TransitionDataset:
     """Loads logged transitions.
 
@@ -39,6 +44,7 @@ def load_dataset(
         device: where the tensors shall live.
         cache: whether a folder of many episodes may be kept as one flat file in ``$OFFLINE_ROBUST_CACHE`` or
             ``~/.cache/offline-robust``, which makes the next load fast.
+        download: whether a Minari id that is not here is downloaded. Pass False for names that come from a file.
 
     Raises:
         DatasetNotFound: there is nothing of that name.
@@ -46,7 +52,7 @@ def load_dataset(
     """
     if isinstance(source, Mapping):
         return _strict(read_arrays(source), env_id).to(device)
-    location = locate(source)
+    location = locate(source, download)
     store = Cache(location, env_id) if cache else None
     dataset = store.load() if store is not None else None
     if dataset is None:
@@ -67,7 +73,7 @@ def check(source: str | Path | Mapping[str, Any], *, env_id: str | None = None) 
     location: Location | None = None
     try:
         if not isinstance(source, Mapping):
-            location = locate(source)
+            location = locate(source, download=True)
         logged = read_arrays(source) if location is None else _READERS[location.kind](location.path)  # type: ignore[arg-type]
         _complete(logged, env_id)
     except FileProblem as error:

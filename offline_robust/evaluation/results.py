@@ -40,6 +40,7 @@ KEY = ["run", "learner", "training_seed", "env_id", "condition", "episode"]
 _MAX_BYTES = 1_000_000_000
 _MAX_META_BYTES = 4_000_000
 _MAX_TEXT = 500
+_META_KINDS: dict[str, type] = {"parts": list, "page": dict, "datasets": dict, "versions": dict, "broken": dict}
 _BYTES_PER_ROW = 1_500
 
 
@@ -195,6 +196,10 @@ def _integer(text: str) -> int:
     return value
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _number(text: str) -> float:
     # NaN and infinity are refused by name later; sums and squares of what is larger than this would become them.
     value = float(text)
@@ -221,4 +226,12 @@ def _read_meta(path: Path) -> dict[str, Any]:
         raise EvaluationError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise EvaluationError(f"{path}: must hold a JSON object")
+    for part in (content, *_objects(content.get("parts"))):
+        for key, kind in _META_KINDS.items():
+            if part.get(key) is not None and not isinstance(part[key], kind):
+                raise EvaluationError(f"{path}: {key} is not a JSON {'array' if kind is list else 'object'}")
     return content
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []

@@ -83,12 +83,17 @@ def load_comparison(source: str | Path | Mapping[str, Any]) -> ComparisonConfig:
     return _checked(values["comparison"], path)
 
 
-def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") -> SweepConfig:
+def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison", download: bool = False) -> SweepConfig:
     """The sweep that trains and evaluates a comparison.
 
     A learner trains as its bundled configuration for the dataset's environment says, on the dataset asked for. One
     without such a configuration has its defaults, and as many updates as the first learner that has one; what it trains
     before its policy (a nominal model, a density) has the share of them that its bundled configurations give it.
+
+    Args:
+        comparison: what is compared.
+        where: its file, for messages.
+        download: whether Minari datasets that are not here may be downloaded.
 
     Raises:
         ConfigError: unknown learner, or a learner that is there twice.
@@ -101,7 +106,7 @@ def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") ->
     contenders = [_contender(entry) for entry in comparison.learners]
     called = _dataset_names(comparison.datasets)
     for dataset in comparison.datasets:
-        locate(dataset)  # refused here, before anything is trained
+        locate(dataset, download)  # refused here, before anything is trained
         environment = environment_of(dataset)
         bases = [_base(contender, environment) for contender in contenders]
         steps = comparison.steps or _steps_of(bases)
@@ -139,7 +144,7 @@ def _dataset_names(datasets: Sequence[str]) -> dict[str, str]:
 
 def environment_of(dataset: str) -> str | None:
     """The environment a dataset was made in: of a bundled one as its recipe says, of others as the data do."""
-    return known_environment(dataset) or load_dataset(dataset).env_id
+    return known_environment(dataset) or load_dataset(dataset, download=False).env_id
 
 
 def bundled_config(learner: str, env_id: str | None) -> str | None:

@@ -139,6 +139,7 @@ def run_sweep(
     progress: Progress | None = None,
     command: str = "",
     score: str | None = None,
+    download: bool = False,
 ) -> SweepOutcome:
     """Trains and evaluates the cells that are not finished, then writes the table and the report of all that are.
 
@@ -152,6 +153,7 @@ def run_sweep(
         progress: told a few times a second.
         command: what reproduces the report.
         score: the name of a score reference that the report shows beside returns.
+        download: whether Minari datasets that are not here may be downloaded.
 
     Raises:
         ConfigError: unknown engine, a folder that cannot be written, or one that holds other runs.
@@ -161,7 +163,7 @@ def run_sweep(
     work: Engine = engine(engine_name)
     check_evaluation(cells, score)
     for dataset in dict.fromkeys(cell.config.dataset for cell in cells):
-        locate(dataset)  # what is missing is refused here, and what is downloaded is downloaded once
+        locate(dataset, download)  # what is missing is refused here, and what is downloaded is downloaded once
     out = out.resolve()
     states = look(cells, out)
     names = {cell.name for cell in (cells if chosen is None else chosen)}

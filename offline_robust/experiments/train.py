@@ -41,6 +41,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    download: bool = False,
 ) -> Run:
     """Trains a learner as a configuration says and returns the run.
 
@@ -51,6 +52,8 @@ def train(
         resume: go on from the folder's last checkpoint, bit for bit as if nothing had stopped it; a folder without a
             checkpoint starts from the beginning, a finished one is returned as it is.
         progress: see `Progress`.
+        download: whether a Minari dataset that is not here may be downloaded; without it only one that ``overrides``
+            name, for a configuration may come from anyone.
 
     Raises:
         ConfigError: the configuration is not valid, or the folder holds a run already.
@@ -64,7 +67,7 @@ def train(
             raise ConfigError(f"{folder}: holds a run already; go on with --resume, or choose another --out")
         _require_same(resolved, folder)
     torch.set_num_threads(resolved.training.threads)
-    return _Training(resolved, folder, progress).run(resume)
+    return _Training(resolved, folder, progress, download or "dataset" in (overrides or {})).run(resume)
 
 
 @dataclass
@@ -72,6 +75,7 @@ class _Training:
     config: RunConfig
     folder: Path
     progress: Progress | None
+    download: bool
 
     def run(self, resume: bool) -> Run:
         config, settings = self.config, self.config.training
@@ -79,7 +83,7 @@ class _Training:
         if resume and within(self.folder, "policy.safetensors").is_file():
             return run
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
-        dataset = load_dataset(config.dataset, device=str(_device(settings.device)))
+        dataset = load_dataset(config.dataset, device=str(_device(settings.device)), download=self.download)
         env_id = config.env or dataset.env_id
         refuse_code(env_id)
         if config.wandb.mode != "disabled":
