@@ -144,7 +144,9 @@ def main() -> None:
         status = _STOPPED
     except OSError as error:
         name = str(error.filename or "input/output")
-        _fail(f"{name[:100]}: {error.strerror or error}", 2 if error.errno in _BAD_PATH else 1)
+        bad = error.errno in _BAD_PATH
+        mend = "; choose another place, one that you may write to" if bad else ""
+        _fail(f"{name[:100]}: {error.strerror or error}{mend}", 2 if bad else 1)
     if status == _STOPPED:  # some versions of Typer give the status, others raise
         _fail(
             "stopped; a training goes on with --resume; an evaluation, a sweep or a comparison when started again",

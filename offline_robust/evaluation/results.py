@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offline_robust.csv_text import csv_of, plain
 from offline_robust.errors import EvaluationError
 from offline_robust.files import write_json, write_text
 from offline_robust.untrusted import MAX_NUMBER, free_memory, parse_json, read_regular
@@ -74,9 +75,12 @@ class Results:
         return [str(name) for name in self.frame["learner"].unique()]
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as CSV and ``meta`` as JSON beside it (results.csv, results.meta.json), atomically."""
+        """Writes the table as CSV and ``meta`` as JSON beside it (results.csv, results.meta.json), atomically.
+
+        Names that a spreadsheet would take for formulas stand behind an apostrophe, which `read` takes away.
+        """
         write_json(meta_path(path), self.meta)
-        write_text(path, self.frame.to_csv(index=False, lineterminator="\n"))
+        write_text(path, csv_of(self.frame))
 
     @classmethod
     def read(cls, path: str | Path) -> Results:
@@ -175,7 +179,7 @@ def _parse(column: pd.Series[str], name: str, kind: str, where: Path) -> Any:
     if kind == "str":
         if any(len(value) > _MAX_TEXT for value in values):
             raise EvaluationError(f"{where}: a {name} is longer than {_MAX_TEXT} characters")
-        return values
+        return [plain(value) for value in values]
     convert: Any = {"int": _integer, "float": _number, "bool": {"True": True, "False": False}.__getitem__}[kind]
     parsed = []
     for line, value in enumerate(values, start=2):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from offline_robust.csv_text import csv_of
 from offline_robust.evaluation.results import Results
 from offline_robust.files import write_text
 from offline_robust.reports import html, markdown
@@ -82,4 +83,4 @@ def tables(report: Report) -> dict[str, pd.DataFrame]:
 
 
 def _csv(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_of(table))
