@@ -159,7 +159,9 @@ def within(folder: str | Path, name: str) -> Path:
         )
     try:
         mode = os.stat(real).st_mode
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Unreadable(errno.ELOOP, "is a link to itself", str(path)) from None
         return path
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise _not_a_file(path, mode)

@@ -373,9 +373,11 @@ def rewrite_report(folder: Path, score: str | None = None, outside: bool = False
 
 def _runs_behind(folder: Path, page: Mapping[str, Any], outside: bool) -> list[Path]:
     """The run folders that a report names: those inside its own, and those outside that are what it was made from."""
+    if (folder / "meta.json").exists():  # a run's own folder, wherever it was when its page was written
+        return [folder]
     named, digests = (value if isinstance(value := page.get(key), list) else [] for key in ("runs", "digests"))
     found = []
-    for place, name in enumerate(named or [folder]):
+    for place, name in enumerate(named):
         path = Path(str(name).replace("\0", "")[:_MAX_PATH])
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
         known = digests[place] if place < len(digests) else None
