@@ -27,7 +27,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MEMORY = 2 * 2**30
 """Bytes that one input may take beyond what the process has before it."""
@@ -69,11 +69,12 @@ def fuzz(inputs: int, seed: int = 0, kinds: Sequence[str] = (), jobs: int = 1) -
 def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[str, int], str, str]]:
     """What came of each input; a child that hangs or dies costs that input only."""
     while todo:
+        said = tempfile.TemporaryFile()
         child = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).resolve()), "--worker", str(seed)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
             text=True,
         )
         assert child.stdin is not None
@@ -84,20 +85,28 @@ def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[st
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(json.dumps(todo) + "\n")
             child.stdin.flush()
-        patience = _BEGIN
+        patience, ready = _BEGIN, False
         while todo:
             try:
                 line = lines.get(timeout=patience)
             except queue.Empty:
                 line = '{"outcome": "hang", "said": ""}'
-            told = json.loads(line) if line else {"outcome": "traceback", "said": "the process died"}
-            if told["outcome"] != "ready":
+            told = json.loads(line) if line else {"outcome": "traceback", "said": f"the process died: {_end_of(said)}"}
+            if not ready and told["outcome"] != "ready":
+                raise RuntimeError(f"the sound examples cannot be made: {told['outcome']}: {_end_of(said)}")
+            if ready:
                 yield todo.pop(0), told["outcome"], told["said"]
-            patience = SECONDS
+            patience, ready = SECONDS, True
             if told["outcome"] == "hang" or not line:
                 break
         child.kill()
         child.wait()
+        said.close()
+
+
+def _end_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")[-900:]
 
 
 def _read(stream: Any, lines: queue.SimpleQueue[str]) -> None:

@@ -393,8 +393,8 @@ def _run(folder: Path) -> None:
     values = run_values(saved(replace(_pendulum_rows(), env_id="Pendulum-v1"), folder), "sac", steps=20, log_every=5)
     run = train(values, out=folder / "run")
     results = evaluate(run.policy, "Pendulum-v1", perturb=["gravity=0.8,1.2"], episodes=2, cells=folder / "run/cells")
-    results.meta |= {"page": {"title": "t", "command": "c", "runs": ["run"]}, "datasets": {"run": "data"}}
-    results.meta |= {"parts": [dict(results.meta)], "broken": {"gravity x0.8": 1}}
+    results.meta.update({"page": {"title": "t", "command": "c", "runs": ["run"]}, "datasets": {"run": "data"}})
+    results.meta.update({"parts": [dict(results.meta)], "broken": {"gravity x0.8": 1}})
     results.save(folder / "run" / "results.csv")
     (folder / "run" / "model.json").write_text(
         json.dumps(

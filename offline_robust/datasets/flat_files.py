@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
-from offline_robust.datasets.logged import SINGLE, Array, Logged, episode_starts, find_keys, from_columns
+from offline_robust.datasets.logged import KEPT, SINGLE, Array, Logged, episode_starts, find_keys, from_columns
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, spaces_of, vector_space
 from offline_robust.untrusted import open_regular
@@ -199,7 +199,7 @@ def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget:
             raise refusal(
                 where, f"declares shape {shape}, which its {info.file_size:,} bytes do not hold", "save it again"
             )
-        budget.take(where, declared, info.compress_size)
+        budget.take(where, declared, info.compress_size, math.prod(shape) * KEPT[kind.kind])
     with archive.open(info) as member:
         member.read(begin)
         values = _read_values(member, math.prod(shape), kind, single and kind.kind == "f")

@@ -6,6 +6,7 @@ through the high-level one takes half of the reading time.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_robust.datasets.logged import source_bytes
+from offline_robust.datasets.logged import KEPT, source_bytes
 from offline_robust.datasets.problems import refusal
 from offline_robust.untrusted import MEMORY, open_regular
 
 # Deflate, the densest filter that h5py brings, gives at most 1032:1.
 _MAX_RATIO = 1_100
+_CHUNK_CACHE = 2**25
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError)
 
 
@@ -33,22 +35,25 @@ class Budget:
     where: str
     left: int = field(default_factory=source_bytes)
 
-    def take(self, where: str, declared: int, stored: int) -> None:
+    def take(self, where: str, declared: int, stored: int, kept: int = 0) -> None:
         """Accounts for one array.
 
         Args:
             where: the array, for the message.
             declared: bytes that it takes in memory.
             stored: bytes that it takes in the file.
+            kept: bytes that it takes in the type it is kept in, where that is larger.
 
         Raises:
             DatasetError: the file cannot hold that much, or the sum is beyond the limit.
         """
         if declared > stored * _MAX_RATIO:
             raise refusal(where, f"declares {declared:,} bytes but stores {stored:,}", "copy the file again")
-        self.left -= declared
+        self.left -= max(declared, kept)
         if self.left < 0:
-            what = f"needs {declared:,} bytes; a source may take {source_bytes():,} of the memory that is free"
+            what = (
+                f"needs {max(declared, kept):,} bytes; a source may take {source_bytes():,} of the memory that is free"
+            )
             raise refusal(where, what, f"split the source, or set {MEMORY}")
 
 
@@ -71,7 +76,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     if not signature:
         raise refusal(where, "is not an HDF5 file", "check what it is: pickles and text are never loaded")
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
     except _DAMAGE as error:
         raise refusal(where, f"is damaged or cut short ({error})", "copy or download it again") from None
     with file:
@@ -116,8 +121,8 @@ def read_array(where: str, group: Any, name: str, budget: Budget, single: bool =
         group: the group's identifier.
         name: the dataset's name in it.
         budget: what may still be allocated.
-        single: floating numbers are read as float32, without a copy in the file's own type; what that cannot hold
-            becomes infinite.
+        single: floating numbers are read as float32 where that takes no copy in the file's own type; what float32
+            cannot hold becomes infinite.
 
     Returns:
         The array in the file's own number type, or as float32.
@@ -145,13 +150,21 @@ def read_array(where: str, group: Any, name: str, budget: Budget, single: bool =
         for length in shape:
             count *= int(length)
         stored = item.get_storage_size()
-        budget.take(at, count * kind.itemsize, stored)
-        values = np.empty(shape, np.float32 if single and kind.kind == "f" else kind)
+        budget.take(at, count * kind.itemsize, stored, count * KEPT[kind.kind])
+        narrow = single and kind.kind == "f" and _fits_the_cache(layout, kind)
+        values = np.empty(shape, np.float32 if narrow else kind)
         if count:
             item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
         return values
     except _DAMAGE as error:
         raise refusal(at, f"is damaged ({error})", "copy or download the file again") from None
+
+
+def _fits_the_cache(layout: Any, kind: np.dtype[Any]) -> bool:
+    """Whether HDF5 unpacks a chunk once while it converts: it does so piece by piece, anew for each where it forgets."""
+    if layout.get_layout() != h5py.h5d.CHUNKED:
+        return True
+    return math.prod(layout.get_chunk()) * kind.itemsize <= _CHUNK_CACHE
 
 
 def read_attribute(group: Any, name: str) -> Any:

@@ -20,6 +20,8 @@ MAX_BYTES = 16 * 2**30
 """Sources that declare more than this are refused before anything is allocated."""
 COPIES = 3
 """What loading takes at its largest, in units of what a source declares: as read, in rows, and what follows each."""
+KEPT = {"f": 4, "i": 8, "u": 8, "b": 1}
+"""Bytes of a number once it is kept, by numpy's kind: float32, int64, bool."""
 SINGLE = ("observations", "actions", "rewards", "next_observations")
 """Arrays that are kept in single precision, whatever the source has."""
 MAX_WIDTH = 65_536
