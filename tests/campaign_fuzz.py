@@ -67,41 +67,49 @@ def fuzz(inputs: int, seed: int = 0, kinds: Sequence[str] = (), jobs: int = 1) -
 
 
 def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[str, int], str, str]]:
-    """What came of each input; a child that hangs or dies costs that input only."""
+    """What came of each input; a child that hangs or dies costs that input only.
+
+    Raises:
+        RuntimeError: the sound examples cannot be made.
+    """
     while todo:
-        said = tempfile.TemporaryFile()
-        child = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).resolve()), "--worker", str(seed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
-        reader.start()
+        with tempfile.TemporaryFile() as said, _child(todo, seed, said) as lines:
+            if lines.get(timeout=_BEGIN)[:1] != "{":
+                raise RuntimeError(f"the sound examples cannot be made: {_end_of(said)}")
+            while todo:
+                try:
+                    line = lines.get(timeout=SECONDS)
+                except queue.Empty:
+                    yield todo.pop(0), "hang", ""
+                    break
+                if not line:
+                    yield todo.pop(0), "traceback", f"the process died: {_end_of(said)}"
+                    break
+                told = json.loads(line)
+                yield todo.pop(0), told["outcome"], told["said"]
+
+
+@contextlib.contextmanager
+def _child(todo: list[tuple[str, int]], seed: int, said: IO[bytes]) -> Iterator[queue.SimpleQueue[str]]:
+    """A process that uses inputs: the lines that it tells, the first when it is ready, "" when it has ended."""
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__).resolve()), "--worker", str(seed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        text=True,
+    )
+    assert child.stdin is not None
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
+    try:
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(json.dumps(todo) + "\n")
             child.stdin.flush()
-        patience, ready = _BEGIN, False
-        while todo:
-            try:
-                line = lines.get(timeout=patience)
-            except queue.Empty:
-                line = '{"outcome": "hang", "said": ""}'
-            told = json.loads(line) if line else {"outcome": "traceback", "said": f"the process died: {_end_of(said)}"}
-            if not ready and told["outcome"] != "ready":
-                raise RuntimeError(f"the sound examples cannot be made: {told['outcome']}: {_end_of(said)}")
-            if ready:
-                yield todo.pop(0), told["outcome"], told["said"]
-            patience, ready = SECONDS, True
-            if told["outcome"] == "hang" or not line:
-                break
+        yield lines
+    finally:
         child.kill()
         child.wait()
-        said.close()
 
 
 def _end_of(file: IO[bytes]) -> str:
@@ -139,9 +147,8 @@ def _worker(seed: int) -> None:
                 made[make].mkdir()
                 make(made[make])
         _limit_memory()
-        for place, (kind, number) in enumerate(todo):
-            if place == 0:
-                print(json.dumps({"outcome": "ready", "said": ""}), file=told, flush=True)
+        print("{}", file=told, flush=True)  # ready
+        for kind, number in todo:
             outcome, said = _use(
                 KINDS[kind], made[KINDS[kind].make], root / "work", (seed, zlib.crc32(kind.encode()), number)
             )

@@ -135,7 +135,7 @@ def test_what_does_not_fit_into_free_memory_is_refused_before_it_is_made(
     path = bomb(tmp_path / name, 200_000)
     declared = 200_000 * 22 * 8
     monkeypatch.setenv(MEMORY, str(2 * declared))
-    with pytest.raises(DatasetError, match=rf"of the memory that is free; split the source, or set {MEMORY}"):
+    with pytest.raises(DatasetError, match=rf"of free memory; split the source, or set {MEMORY}"):
         load_dataset(path)
     monkeypatch.setenv(MEMORY, str(4 * declared))
     assert len(load_dataset(path)) == 200_000
@@ -337,9 +337,12 @@ def test_comparisons_are_counted_before_they_are_built() -> None:
         comparison_sweep(load_comparison(comparison))
 
 
-def test_a_yaml_of_half_a_million_values_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_yaml_of_many_values_is_not_read_to_its_end(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("offline_robust.plain_yaml.MAX_NODES", 2_000)
+    (tmp_path / "x.yaml").write_text("[" + "1," * 1_990 + "1]")
+    assert len(read_yaml(tmp_path / "x.yaml", "a file", 1_000_000, ConfigError)) == 1_991
     (tmp_path / "x.yaml").write_text("[" + "1," * 250_000 + "1]")
-    with pytest.raises(ConfigError, match="more than 200,000 values"):
+    with pytest.raises(ConfigError, match="more than 2,000 values"):
         read_yaml(tmp_path / "x.yaml", "a file", 1_000_000, ConfigError)
 
 

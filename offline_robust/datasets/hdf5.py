@@ -51,9 +51,7 @@ class Budget:
             raise refusal(where, f"declares {declared:,} bytes but stores {stored:,}", "copy the file again")
         self.left -= max(declared, kept)
         if self.left < 0:
-            what = (
-                f"needs {max(declared, kept):,} bytes; a source may take {source_bytes():,} of the memory that is free"
-            )
+            what = f"needs {max(declared, kept):,} bytes; a source may take {source_bytes():,} of free memory"
             raise refusal(where, what, f"split the source, or set {MEMORY}")
 
 
@@ -161,10 +159,11 @@ def read_array(where: str, group: Any, name: str, budget: Budget, single: bool =
 
 
 def _fits_the_cache(layout: Any, kind: np.dtype[Any]) -> bool:
-    """Whether HDF5 unpacks a chunk once while it converts: it does so piece by piece, anew for each where it forgets."""
+    """Whether HDF5 unpacks a chunk only once while it converts, which it does piece by piece."""
     if layout.get_layout() != h5py.h5d.CHUNKED:
         return True
-    return math.prod(layout.get_chunk()) * kind.itemsize <= _CHUNK_CACHE
+    chunk: int = math.prod(layout.get_chunk()) * kind.itemsize
+    return chunk <= _CHUNK_CACHE
 
 
 def read_attribute(group: Any, name: str) -> Any:
