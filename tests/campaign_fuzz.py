@@ -25,7 +25,7 @@ import traceback
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,42 +38,63 @@ BAD = ("traceback", "hang", "over 2 GB", "half-written")
 _BEGIN = 180.0  # imports, and the sound examples
 
 
-def fuzz(inputs: int, seed: int = 0, kinds: Sequence[str] = (), jobs: int = 1) -> tuple[Counter[str], list[str]]:
-    """Uses so many spoilt inputs, shared out among the kinds, and counts what came of them.
+def run(count: int, seed: int, folder: Path) -> Mapping[str, int]:
+    """Uses so many spoilt inputs, evenly over the kinds; prints a line for each that came to a bad end.
 
     Returns:
-        Counts by outcome, and a line for each input that came to a bad end: kind, number, outcome, what was said.
+        Counts by outcome.
     """
+    counts, ends = fuzz(evenly(count), seed, folder, jobs=2)
+    for end in ends:
+        print(end, flush=True)
+    return {outcome: counts[outcome] for outcome in (*GOOD, *BAD)}
+
+
+def evenly(count: int, kinds: Sequence[str] = ()) -> list[tuple[str, int]]:
+    """So many inputs, as kind and number, evenly over the kinds (all of them by default)."""
     from campaign_inputs import KINDS
 
     names = list(kinds or KINDS)
-    todo = [(names[k % len(names)], k // len(names)) for k in range(inputs)]
-    shares = [todo[k::jobs] for k in range(jobs)]
+    return [(names[k % len(names)], k // len(names)) for k in range(count)]
+
+
+def fuzz(todo: Sequence[tuple[str, int]], seed: int, folder: Path, jobs: int = 1) -> tuple[Counter[str], list[str]]:
+    """Uses spoilt inputs, given as kind and number, and counts what came of them; number -1 is the sound example.
+
+    Returns:
+        Counts by outcome, and for each input that came to a bad end: kind, number, outcome, what was said.
+    """
     counts: Counter[str] = Counter()
     ends: list[str] = []
+    broken: list[BaseException] = []
 
     def work(share: list[tuple[str, int]]) -> None:
-        for (kind, number), outcome, said in _outcomes(share, seed):
-            counts[outcome] += 1
-            if outcome in BAD:
-                ends.append(f"{kind} {number}: {outcome}: {said}")
+        try:
+            for (kind, number), outcome, said in _outcomes(share, seed, folder):
+                counts[outcome] += 1
+                if outcome in BAD:
+                    ends.append(f"{kind} {number} (seed {seed}): {outcome}: {said}")
+        except BaseException as error:
+            broken.append(error)
 
-    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    threads = [threading.Thread(target=work, args=(list(todo[k::jobs]),)) for k in range(jobs)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if broken:
+        raise broken[0]
     return counts, ends
 
 
-def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[str, int], str, str]]:
+def _outcomes(todo: list[tuple[str, int]], seed: int, folder: Path) -> Iterator[tuple[tuple[str, int], str, str]]:
     """What came of each input; a child that hangs or dies costs that input only.
 
     Raises:
         RuntimeError: the sound examples cannot be made.
     """
     while todo:
-        with tempfile.TemporaryFile() as said, _child(todo, seed, said) as lines:
+        with tempfile.TemporaryFile() as said, _child(todo, seed, folder, said) as lines:
             if lines.get(timeout=_BEGIN)[:1] != "{":
                 raise RuntimeError(f"the sound examples cannot be made: {_end_of(said)}")
             while todo:
@@ -90,10 +111,10 @@ def _outcomes(todo: list[tuple[str, int]], seed: int) -> Iterator[tuple[tuple[st
 
 
 @contextlib.contextmanager
-def _child(todo: list[tuple[str, int]], seed: int, said: IO[bytes]) -> Iterator[queue.SimpleQueue[str]]:
+def _child(todo: list[tuple[str, int]], seed: int, folder: Path, said: IO[bytes]) -> Iterator[queue.SimpleQueue[str]]:
     """A process that uses inputs: the lines that it tells, the first when it is ready, "" when it has ended."""
     child = subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).resolve()), "--worker", str(seed)],
+        [sys.executable, "-P", str(Path(__file__).resolve()), "--worker", str(folder), "--seed", str(seed)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=said,
@@ -126,7 +147,7 @@ def _read(stream: Any, lines: queue.SimpleQueue[str]) -> None:
 # --- The child ------------------------------------------------------------------------------------------------------
 
 
-def _worker(seed: int) -> None:
+def _worker(seed: int, folder: Path) -> None:
     """Uses the inputs that standard input lists, and tells of each in a line."""
     told, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
     todo = json.loads(sys.stdin.readline())
@@ -136,7 +157,7 @@ def _worker(seed: int) -> None:
     from campaign_inputs import KINDS
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=folder) as name:
         root = Path(name)
         os.environ |= {"OFFLINE_ROBUST_CACHE": str(root / "cache"), "MINARI_DATASETS_PATH": str(root / "minari")}
         made: dict[Any, Path] = {}
@@ -203,17 +224,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--kind", action="append", default=[])
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker is not None:
-        _worker(given.worker)
+        _worker(given.seed, given.worker)
         return
     sys.path.insert(0, str(Path(__file__).parent))
     began = time.monotonic()
-    counts, ends = fuzz(given.inputs, given.seed, given.kind, given.jobs)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        counts, ends = fuzz(evenly(given.inputs, given.kind), given.seed, Path(name), given.jobs)
     for end in ends:
         print(end)
-    told = ", ".join(f"{counts[name]} {name}" for name in (*GOOD, *BAD))
+    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in (*GOOD, *BAD))
     print(f"{given.inputs} inputs in {time.monotonic() - began:.0f} s: {told}")
     sys.exit(1 if ends else 0)
 
