@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shlex
 import signal
@@ -28,6 +27,7 @@ from offline_robust.errors import ConfigError, UserError, readable
 from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.sweep import digest
 from offline_robust.files import write_json, write_text
+from offline_robust.untrusted import parse_json, read_regular, within
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
 _LOCK = ".lock"
@@ -59,7 +59,7 @@ def refuse_another(folder: Path, config: RunConfig) -> None:
     """
     if not (folder / "config.yaml").is_file():
         return
-    before, now = (_flat(values.to_dict()) for values in (load_config(folder / "config.yaml"), config))
+    before, now = (_flat(values.to_dict()) for values in (load_config(within(folder, "config.yaml")), config))
     for key in sorted(before.keys() | now.keys()):
         if key.partition(".")[0] not in ("evaluation", "wandb") and not alike(before.get(key), now.get(key)):
             raise ConfigError(
@@ -87,7 +87,7 @@ def run_cell(folder: Path) -> None:
     from offline_robust.experiments.earlier import save_results
     from offline_robust.experiments.train import train
 
-    config = load_config(folder / CONFIG)
+    config = load_config(within(folder, CONFIG))
     with _alone(folder):
         if is_finished(folder, config):
             return
@@ -196,9 +196,8 @@ def _alone(folder: Path) -> Iterator[TextIO]:
 
 def _read_mark(folder: Path) -> Mapping[str, Any]:
     try:
-        with (folder / MARK).open("rb") as file:
-            content = json.loads(file.read(_MAX_MARK))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(read_regular(within(folder, MARK), _MAX_MARK))
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -213,7 +212,7 @@ def _mark(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 def _results_hash(folder: Path) -> str | None:
     try:
-        return hashlib.sha256((folder / "results.csv").read_bytes()).hexdigest()
+        return hashlib.sha256(within(folder, "results.csv").read_bytes()).hexdigest()
     except OSError:
         return None
 
