@@ -387,10 +387,16 @@ def _scores(folder: Path) -> object:
 
 def _run(folder: Path) -> None:
     """A finished run, evaluated, with a report's input and a cell beside it."""
+    from offline_robust.environment import EnvironmentSpec
     from offline_robust.evaluation import evaluate
     from offline_robust.experiments.train import train
 
-    values = run_values(saved(replace(_pendulum_rows(), env_id="Pendulum-v1"), folder), "sac", steps=20, log_every=5)
+    values = run_values(
+        saved(replace(_pendulum_rows(), environment=EnvironmentSpec("Pendulum-v1")), folder),
+        "sac",
+        steps=20,
+        log_every=5,
+    )
     run = train(values, out=folder / "run")
     results = evaluate(run.policy, "Pendulum-v1", perturb=["gravity=0.8,1.2"], episodes=2, cells=folder / "run/cells")
     results.meta.update({"page": {"title": "t", "command": "c", "runs": ["run"]}, "datasets": {"run": "data"}})

@@ -13,6 +13,7 @@ import yaml
 from toys import line_dataset, run_values, saved
 
 from offline_robust.cli import main
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.evaluation import evaluate
 from offline_robust.experiments import train
 from offline_robust.experiments.comparison import save_report
@@ -42,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = run_values(saved(line_dataset(), folder), "sac", steps=2)
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     (folder / "sweep.yaml").write_text(yaml.safe_dump({"base": values, "seeds": 1}))
-    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (8,), "Pendulum-v1"))
+    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (8,), EnvironmentSpec("Pendulum-v1")))
     policy.save(folder / "policy.safetensors")
     run = train(values, out=folder / "run")
     save_report(folder / "run", evaluate(policy, "Pendulum-v1", episodes=1, max_steps=2), [run], "command")

@@ -17,6 +17,7 @@ from toys import line_dataset, run_values, saved
 from offline_robust.cli import main
 from offline_robust.collection import load_recipe
 from offline_robust.datasets import load_dataset
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import UserError
 from offline_robust.evaluation.levels import nominal_level
 from offline_robust.experiments import load_run, train
@@ -75,7 +76,7 @@ def test_a_dataset_keeps_no_such_environment(name: str, tmp_path: Path) -> None:
     own = {"env_id": env_id, "env_kwargs": env_kwargs}
     folder = minari_folder(tmp_path / "x", [episode(3)], env_spec=spec, offline_robust=own)
     dataset = load_dataset(folder)
-    assert (dataset.env_id, dict(dataset.env_kwargs)) == (None, {})
+    assert dataset.environment is None
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_run_folders_and_policies_are_refused(name: str, done: Path, tmp_path: P
     (run / "meta.json").write_text(json.dumps(meta | {"env_id": env_id}))
     with pytest.raises(UserError, match="script of yours"):
         load_run(run)
-    spec = PolicySpec("deterministic", 3, (-2.0,), (2.0,), (8,), env_id)
+    spec = PolicySpec("deterministic", 3, (-2.0,), (2.0,), (8,), EnvironmentSpec(env_id))
     Policy(spec).save(tmp_path / "policy.safetensors")
     with pytest.raises(UserError, match="script of yours"):
         open_subject(tmp_path / "policy.safetensors")

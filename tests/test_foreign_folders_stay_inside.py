@@ -14,6 +14,7 @@ from toys import line_dataset, run_values, saved
 
 from offline_robust.cli import main
 from offline_robust.datasets import load_dataset
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import CheckpointError, DatasetError, EvaluationError, UserError
 from offline_robust.evaluation import evaluate
 from offline_robust.evaluation.results import Results
@@ -43,7 +44,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of Pendulum, evaluated."""
     folder = tmp_path_factory.mktemp("sound")
     run = train(run_values(saved(line_dataset(), folder), "sac", steps=10), out=folder / "run")
-    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (8,), "Pendulum-v1"))
+    policy = Policy(PolicySpec("deterministic", 3, (-2.0,), (2.0,), (8,), EnvironmentSpec("Pendulum-v1")))
     results = evaluate(policy, "Pendulum-v1", episodes=1, max_steps=3, run="run", learner="sac")
     save_report(folder / "run", results, [run], "command")
     (folder / "run" / "model.json").write_text("{}")

@@ -17,7 +17,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from offline_robust.baselines import D3RLPyConfig
-from offline_robust.experiments.config import EvaluationConfig, RunConfig, TrainingConfig, WandbConfig
+from offline_robust.experiments.config import (
+    EnvironmentConfig,
+    EvaluationConfig,
+    RunConfig,
+    TrainingConfig,
+    WandbConfig,
+)
 from offline_robust.learners import LEARNERS
 from offline_robust.models import MODELS
 
@@ -66,7 +72,13 @@ def page() -> str:
     parts.append(section("`learner`, name `d3rlpy:...`", "learner", D3RLPyConfig, "learner", bridge))
     for name, (model, _) in MODELS.items():
         parts.append(section(f"`model`, name `{name}`", "model", model, "model"))
-    for name, kind in (("training", TrainingConfig), ("evaluation", EvaluationConfig), ("wandb", WandbConfig)):
+    sections: dict[str, type[BaseModel]] = {
+        "env": EnvironmentConfig,
+        "training": TrainingConfig,
+        "evaluation": EvaluationConfig,
+        "wandb": WandbConfig,
+    }
+    for name, kind in sections.items():
         parts.append(section(f"`{name}`", name, kind, name))
     return "\n".join(parts)
 
