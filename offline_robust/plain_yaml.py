@@ -16,6 +16,8 @@ from offline_robust.numerals import LIKE_A_NUMBER, decimal, whole
 
 MAX_DEPTH = 20
 """Levels of nesting that are read."""
+MAX_NODES = 200_000
+"""Values and keys of one document that are read: some seconds."""
 
 _TAG = "tag:yaml.org,2002:"
 _INFINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
@@ -42,7 +44,7 @@ class PlainLoader(yaml.SafeLoader):
         if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
     }
     yaml_implicit_resolvers = _resolvers(yaml.SafeLoader.yaml_implicit_resolvers, "int", "float", "timestamp")
-    depth = 0
+    depth = nodes = 0
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         """Builds a mapping, unless a key of it is there twice: which of the two was meant, nobody can tell."""
@@ -59,6 +61,9 @@ class PlainLoader(yaml.SafeLoader):
         """Builds a node of the document, unless it is an alias or lies too deep."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read, write the value out")
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} values and keys")
         if self.depth >= MAX_DEPTH:
             raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
         self.depth += 1

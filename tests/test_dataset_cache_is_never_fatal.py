@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import h5py
 import pytest
 from dataset_files import columns, d4rl_file, episode, minari_folder
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import offline_robust.datasets.load as load
-from offline_robust.datasets import load_dataset
+from offline_robust.datasets import cache, load_dataset
 from offline_robust.errors import DatasetError
 
 
@@ -45,7 +47,8 @@ def test_the_second_load_reads_the_cache_and_gives_the_same(
     assert second.fingerprint == first.fingerprint
     assert str(second.environment) == "Pendulum-v1 with g=9.5"
     assert second.action_space == first.action_space
-    assert dict(second.provenance) == dict(first.provenance)
+    (path,) = root.iterdir()
+    assert dict(second.provenance) == {**first.provenance, "cache": str(path)}
 
 
 def test_a_changed_source_is_read_again_and_its_old_cache_removed(root: Path, source: Path) -> None:
@@ -54,6 +57,37 @@ def test_a_changed_source_is_read_again_and_its_old_cache_removed(root: Path, so
     (source / "data" / "metadata.json").write_text(json.dumps(about | {"env_spec": '{"id": "Other-v0"}'}))
     assert load_dataset(source).env_id == "Other-v0"
     assert len(list(root.iterdir())) == 1
+
+
+@pytest.mark.parametrize("size", [70, 2_000])
+def test_other_bytes_of_equal_number_and_time_are_read_again(size: int, root: Path, tmp_path: Path) -> None:
+    """A small file is known by its content, a large one by samples, its number and the system's own time."""
+    source = minari_folder(tmp_path / "y", [episode(2, seed=k) for k in range(size)])
+    main = source / "data" / "main_data.hdf5"
+    about = main.stat()
+    first = load_dataset(source)
+    with h5py.File(main, "r+") as file:
+        file[f"episode_{size // 2}/rewards"][0] = 12.5
+    os.utime(main, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert (main.stat().st_size, main.stat().st_mtime_ns) == (about.st_size, about.st_mtime_ns)
+    second = load_dataset(source)
+    assert 12.5 in second.rewards
+    assert first.fingerprint != second.fingerprint
+    assert "cache" not in second.provenance
+
+
+def test_a_file_that_is_sampled_is_known_by_each_sample(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(2**20))
+    stamps = set()
+    for place in (0, 2**19 + 8, 2**20 - 1):
+        content = bytearray(2**20)
+        places = [place] if place in (0, 2**20 - 1) else range(2**19, 2**19 + 2**15)
+        for at in places:
+            content[at] = 1
+        path.write_bytes(content)
+        stamps.add(cache._stamp(path)[-1])
+    assert len(stamps) == 3
 
 
 @pytest.mark.parametrize("how", ["cut", "text", "flipped", "nan", "missing tensor"])

@@ -222,7 +222,7 @@ def test_damage_is_refused_in_one_line_that_names_file_and_place(
     make, said = DAMAGES[name]
     path = make(tmp_path)
     if name == "zip bomb":
-        monkeypatch.setattr("offline_robust.datasets.hdf5.MAX_BYTES", 10_000_000)
+        monkeypatch.setattr("offline_robust.datasets.logged.MAX_BYTES", 10_000_000)
     with pytest.raises(DatasetError) as caught:
         load_dataset(path, cache=False)
     message = str(caught.value)

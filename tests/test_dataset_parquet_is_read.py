@@ -103,7 +103,7 @@ def test_more_than_memory_should_hold_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat_frame().to_parquet(tmp_path / "x.parquet")
-    monkeypatch.setattr("offline_robust.datasets.hdf5.MAX_BYTES", 12 * 8)
+    monkeypatch.setattr("offline_robust.datasets.logged.MAX_BYTES", 12 * 8)
     monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(DatasetError, match=r"needs 960 bytes; a source may take 96"):
         load_dataset(tmp_path / "x.parquet")

@@ -72,12 +72,13 @@ def page() -> str:
     parts.append(section("`learner`, name `d3rlpy:...`", "learner", D3RLPyConfig, "learner", bridge))
     for name, (model, _) in MODELS.items():
         parts.append(section(f"`model`, name `{name}`", "model", model, "model"))
-    for name, kind in (
-        ("env", EnvironmentConfig),
-        ("training", TrainingConfig),
-        ("evaluation", EvaluationConfig),
-        ("wandb", WandbConfig),
-    ):
+    sections: dict[str, type[BaseModel]] = {
+        "env": EnvironmentConfig,
+        "training": TrainingConfig,
+        "evaluation": EvaluationConfig,
+        "wandb": WandbConfig,
+    }
+    for name, kind in sections.items():
         parts.append(section(f"`{name}`", name, kind, name))
     return "\n".join(parts)
 

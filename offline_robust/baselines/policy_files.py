@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ from offline_robust.files import write_bytes
 from offline_robust.networks import Policy, PolicySpec, load_policy
 from offline_robust.networks.policies import load_tensors
 from offline_robust.networks.spec import decode_environment
+from offline_robust.tensor_files import open_tensors
+from offline_robust.untrusted import parse_json
 
 _FORMAT = "offline-robust-d3rlpy-policy-1"
 _MAX_JSON = 2**20
@@ -112,9 +114,9 @@ def read_policy(path: str | Path) -> Policy:
     """
     where = Path(path)
     try:
-        with safe_open(where, framework="pt") as file:
+        with open_tensors(where) as file:
             text = (file.metadata() or {}).get("policy", "")
-            about = json.loads(text) if len(text) <= _MAX_JSON else None
+            about = parse_json(text, _MAX_JSON) if text else None
             if not isinstance(about, dict) or about.get("format") != _FORMAT:
                 return load_policy(where)  # of ours, or refused with its own message
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict

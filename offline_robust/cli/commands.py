@@ -53,7 +53,11 @@ Score = Annotated[
 
 # Typer brings a click of its own from 0.2x on and used the package before: Typer's own names fit both.
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-_NOT_A_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_BAD_PATH = (
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.ENOTEMPTY,
+)  # fmt: skip
+"""What a wrong --out or input comes to: a file in the way, no right to write, no name at all."""
 _MAX_MESSAGE = 500
 _STOPPED = 130
 
@@ -67,6 +71,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
     ignore_wrapper: IgnoreWrapper = None,
     import_: Import = None,
+    download: sweep.Download = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +84,7 @@ def train(
     if ignore_wrapper:
         overrides["env.ignore_wrappers"] = ignore_wrapper
     with progress_bar(quiet or as_json) as bar:
-        run = experiments.train(config, overrides, out=out, resume=resume, progress=bar.training)
+        run = experiments.train(config, overrides, out=out, resume=resume, progress=bar.training, download=download)
     if as_json:
         _print_json({"run": str(run.folder), "meta": run.meta})
     elif not quiet:
@@ -92,11 +97,14 @@ def train(
 def report(
     folder: Annotated[Path, typer.Argument(help="A run's folder, one that compare wrote, or a table in its results/.")],
     score: Score = None,
+    outside: Annotated[
+        bool, typer.Option("--outside", help="Read runs outside FOLDER that it names, whatever they hold by now.")
+    ] = False,
 ) -> None:
     """Write report.html anew from the results in a folder, with the scores it had or those that are named now."""
     from offline_robust.experiments.comparison import rewrite_report
 
-    stdout.say(f"report: {rewrite_report(folder, score)}")
+    stdout.say(f"report: {rewrite_report(folder, score, outside)}")
 
 
 @app.command()
@@ -151,7 +159,9 @@ def _run() -> None:
         status = _STOPPED
     except OSError as error:
         name = str(error.filename or "input/output")
-        _fail(f"{name[:400]}: {error.strerror or error}", 2 if error.errno in _NOT_A_NAME else 1)
+        bad = error.errno in _BAD_PATH
+        mend = "; choose another place, one that you may write to" if bad else ""
+        _fail(f"{name[:400]}: {error.strerror or error}{mend}", 2 if bad else 1)
     if status == _STOPPED:  # some versions of Typer give the status, others raise
         _fail(said(signal.SIGINT), _STOPPED)
     sys.exit(status if isinstance(status, int) else 0)

@@ -15,12 +15,13 @@ from offline_robust.cli.arguments import counted
 from offline_robust.cli.options import IgnoreWrapper, Import, MaxSteps
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
-from offline_robust.cli.sweep import DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
+from offline_robust.cli.sweep import Download, DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
 from offline_robust.environment import as_choice, split_module
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
 from offline_robust.locks import writing
 from offline_robust.numerals import whole
+from offline_robust.untrusted import within
 
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
@@ -126,6 +127,7 @@ def compare(
     jobs: Jobs = None,
     dry_run: DryRun = False,
     wandb: Wandb = None,
+    download: Download = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -163,7 +165,8 @@ def compare(
     }
     if title:
         values["title"] = title
-    _compare_trained(values, given, out, engine, jobs, dry_run, wandb, score, quiet, as_json)
+    download = download or bool(dataset)  # whoever types a name asks for the data
+    _compare_trained(values, given, out, engine, jobs, dry_run, wandb, score, quiet, as_json, download)
 
 
 def _is_comparison(text: str) -> bool:
@@ -220,15 +223,18 @@ def _compare_trained(
     score: str | None,
     quiet: bool,
     as_json: bool,
+    download: bool,
 ) -> None:
     from offline_robust.experiments.sweep import expand
     from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison, updates_table
 
     where = given[0] if given else "compare"
-    plan = comparison_sweep(load_comparison(values), where)
+    plan = comparison_sweep(load_comparison(values), where, download)
     cells = expand(plan, where)
     notes = [updates_note(updates_table(cells))]
-    run_and_show(plan, cells, out, None, engine, jobs, dry_run, wandb, score, quiet, as_json, _command(), notes)
+    run_and_show(
+        plan, cells, out, None, engine, jobs, dry_run, wandb, score, quiet, as_json, _command(), notes, download
+    )
 
 
 def _compare_made(
@@ -269,7 +275,7 @@ def _evaluate_and_report(
     reference = check_score(score, runs, asked.env)
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
     with writing(folder), progress_bar(quiet or as_json) as bar:
-        results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=folder / CELLS)
+        results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=within(folder, CELLS))
         path = save_report(folder, results, runs, _command(), title, score)
     kept = [str(table) for table in earlier_results(folder)]
     if as_json:

@@ -25,6 +25,9 @@ Jobs = Annotated[
     counted(1, "Runs at once. Default: as many as there are cores for."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; write nothing.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Download Minari datasets that a file names and that are not here.")
+]
 Wandb = Annotated[
     str | None, typer.Option("--wandb", metavar="MODE", help="disabled, auto, offline or online, for every run.")
 ]
@@ -53,6 +56,7 @@ def sweep(
     ] = None,
     import_: Import = None,
     score: Score = None,
+    download: Download = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +79,9 @@ def sweep(
         return
     chosen = select(cells, chosen_values, loaded) if chosen_values else None
     command = shlex.join(["offline-robust", *sys.argv[1:]])
-    run_and_show(loaded, cells, folder, chosen, engine, jobs, dry_run, wandb, score, quiet, as_json, command)
+    run_and_show(
+        loaded, cells, folder, chosen, engine, jobs, dry_run, wandb, score, quiet, as_json, command, download=download
+    )
 
 
 def run_and_show(
@@ -92,6 +98,7 @@ def run_and_show(
     as_json: bool,
     command: str,
     notes: Sequence[str] = (),
+    download: bool = False,
 ) -> None:
     """Runs a sweep and prints what came of it; leaves with status 1 when a run failed."""
     from offline_robust.experiments.sweep_run import check_evaluation, look, run_sweep
@@ -119,6 +126,7 @@ def run_and_show(
             progress=progress,
             command=command,
             score=score,
+            download=download,
         )
     for state in outcome.failed:
         last = state.said[-1] if state.said else ""

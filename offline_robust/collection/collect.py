@@ -29,11 +29,13 @@ from offline_robust.envs import (
 )
 from offline_robust.errors import DatasetError
 from offline_robust.networks import Policy
+from offline_robust.untrusted import free_memory
 
 Progress = Callable[[int], None]
 """Called with the number of rows so far."""
 
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
+_COPIES = 3
 _TELL = 1_000
 """Rows between two reports of progress, about."""
 
@@ -84,6 +86,7 @@ def collect(
     of = system(env)
     observation_space, action_space = _spaces(of)
     _check_fit(policy, of, observation_space, action_space, stochastic)
+    check_memory(of, transitions)
     acting = _perturbations(of, [perturb] if isinstance(perturb, str) else perturb)
     behaviour = Behaviour(policy, action_space, epsilon, stochastic, seed, part)
     rows = _Rows(transitions, observation_space, action_space)
@@ -105,6 +108,21 @@ def collect(
         environment=_whole(of),
         provenance=about,
     )
+
+
+def check_memory(of: System, transitions: int) -> None:
+    """Refuses more rows than there is memory for: as they are collected, in order, and as they are written.
+
+    Raises:
+        DatasetError: says how much is needed and how much is free.
+    """
+    width, actions = (int(np.prod(space.shape or ())) for space in (of.observation_space, of.action_space))
+    needed = _COPIES * transitions * (8 * width + 8 * actions + 14)
+    if needed > (free := free_memory()):
+        raise DatasetError(
+            f"{transitions:,} rows of {of.env_id} need about {needed:,} bytes of memory, {free:,} are free: collect "
+            "fewer rows at a time"
+        )
 
 
 class _Rows:

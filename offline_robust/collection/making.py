@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from offline_robust.collection.cards import dataset_card
-from offline_robust.collection.collect import Progress, collect
+from offline_robust.collection.collect import Progress, check_memory, collect
 from offline_robust.collection.recipes import Part, Recipe, load_recipe, policies, recipe_file
 from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.datasets.sources import POLICY, RECIPE, bundled_data, folder_to_make
 from offline_robust.datasets.transitions import TENSORS
 from offline_robust.datasets.writers import fill_minari, new_target
+from offline_robust.envs import system
 from offline_robust.errors import DatasetError
 from offline_robust.files import recover, write_bytes, write_text
 from offline_robust.locks import writing
@@ -105,6 +106,7 @@ def _make(
             raise DatasetError(f"{out / 'data'}: exists already; choose another folder, or overwrite it (--overwrite)")
     files = policies(recipe, beside)
     actors = [None if file is None else load_policy(file) for file in files]
+    check_memory(system(recipe.environment), recipe.rows)
     made: list[TransitionDataset] = []
     for actor in actors:
         made.append(_collect_part(recipe, len(made), actor, parallel, progress))

@@ -13,6 +13,7 @@ from offline_robust.datasets.sources import bundled_names, find_recipe, policy_p
 from offline_robust.environment import EnvironmentSpec, imported, make_spec
 from offline_robust.envs import Perturbation
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
+from offline_robust.untrusted import CodeRefused, refuse_code
 
 _MAX_ROWS = 100_000_000
 _SIZE = re.compile(r"\d+[km]")
@@ -58,7 +59,7 @@ class Recipe(_Model):
 
     name: str = Field(pattern=r"^[a-z0-9][-a-z0-9_]*$", max_length=100)
     """Folder name, and the id ``offline-robust/<name>-v0``."""
-    env_id: str = Field(pattern=r"^[^:]+$", max_length=200)
+    env_id: str = Field(min_length=1, max_length=200)
     """A registered Gymnasium environment. (``module:Env-v0`` would import code and is refused.)"""
     env_kwargs: dict[str, Any] = Field(default_factory=dict)
     """For `gymnasium.make`."""
@@ -85,6 +86,10 @@ class Recipe(_Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        try:
+            refuse_code(self.env_id, self.env_kwargs)
+        except CodeRefused as error:
+            raise ValueError(f"env_id: {error}") from None
         single = {key for key in Part.model_fields if key in self.model_fields_set}
         if self.parts is not None and single:
             raise ValueError(f"{', '.join(sorted(single))}: belongs into the parts where there are parts")

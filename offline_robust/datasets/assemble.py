@@ -100,7 +100,9 @@ def assemble(logged: Logged) -> TransitionDataset:
         valid = ~ends.end
         if logged.next_valid is not None:
             valid = valid & logged.next_valid
-    after = np.where(valid[:, None], after, observations)
+    if not valid.all():
+        after = after if logged.next_observations is None else after.copy()
+        after[~valid] = observations[~valid]
     episode = np.zeros(len(logged), np.int64)
     episode[ends.starts[1:]] = 1
     assert logged.observation_space is not None

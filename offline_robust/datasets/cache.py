@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,8 +24,11 @@ from offline_robust.datasets.transitions import TENSORS, TransitionDataset
 from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import DatasetError
 from offline_robust.files import replacing
+from offline_robust.tensor_files import open_tensors
+from offline_robust.untrusted import open_regular
 
-FORMAT = 4
+_SAMPLE, _SAMPLES = 4_096, 64
+FORMAT = 5
 """Part of every key: raise it whenever a reader changes what it returns."""
 MIN_EPISODES = 64
 """Fewer episodes than this are read as fast from the source."""
@@ -46,10 +51,10 @@ class Cache:
         folder = location.path.resolve()
         try:
             # Arrow and parquet have a folder per episode and no main file: their metadata.json tells versions apart.
-            files = [file.stat() for file in (folder / MAIN, folder / METADATA) if file.exists()]
+            files = [_stamp(file) for file in (folder / MAIN, folder / METADATA) if file.exists()]
         except OSError:
             return
-        stamp = [FORMAT, repr(env), *((stat.st_mtime_ns, stat.st_size) for stat in files)]
+        stamp = [FORMAT, repr(env), *files]
         place = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:16]
         root = cache_root()
@@ -61,10 +66,11 @@ class Cache:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            return _read(self.path)
+            dataset = _read(self.path)
         except (DatasetError, SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             warnings.warn(f"{self.path}: damaged cache, reading the source again ({error})", stacklevel=3)
             return None
+        return replace(dataset, provenance={**dataset.provenance, "cache": str(self.path)})
 
     def save(self, dataset: TransitionDataset) -> None:
         """Keeps a dataset of many episodes; older versions of the same source are removed."""
@@ -85,8 +91,30 @@ class Cache:
             warnings.warn(f"{self.path}: the cache cannot be written ({error}); loading works without", stacklevel=3)
 
 
+def _stamp(path: Path) -> list[Any]:
+    """What changes when a file does: of a small one its content, of a large one samples of it.
+
+    A program may write other bytes of the same number and set the time back: the system's own time of the last change
+    and the file's number change then, and samples where the system keeps neither.
+    """
+    with open_regular(path) as file:
+        about = os.fstat(file.fileno())
+        size = about.st_size
+        digest = hashlib.blake2b(digest_size=16)
+        places = range(0, size, _SAMPLE) if size <= _SAMPLE * _SAMPLES else _sampled(size)
+        for place in places:
+            file.seek(place)
+            digest.update(file.read(_SAMPLE))
+    return [size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, digest.hexdigest()]
+
+
+def _sampled(size: int) -> list[int]:
+    """Places of `_SAMPLES` blocks, evenly from the first to the last byte."""
+    return [(size - _SAMPLE) * k // (_SAMPLES - 1) for k in range(_SAMPLES)]
+
+
 def _read(path: Path) -> TransitionDataset:
-    with safe_open(path, framework="pt") as file:
+    with open_tensors(path) as file:
         about = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in TENSORS}
     sums = parse_json(f"{path}: checksums", about["checksums"])

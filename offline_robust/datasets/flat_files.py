@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import io
+import math
+import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
-from offline_robust.datasets.logged import Array, Logged, episode_starts, find_keys, from_columns
+from offline_robust.datasets.logged import KEPT, Array, Logged, episode_starts, find_keys, from_columns
 from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, flat_space
 from offline_robust.environment import as_spec, flat_actions, flat_observations
 from offline_robust.environment.spec import plain_values
+from offline_robust.untrusted import open_regular
 
 _MEMBERS = 1_000
+_MAX_HEADER, _MAX_DIRECTORY = 2**16, 2**20
+"""Bytes of an array's header, and of an archive's list of members, that are read."""
+_HEADER_DAMAGE = (
+    ValueError, SyntaxError, TypeError, LookupError, AttributeError, RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
+"""What numpy raises at a header that is no header: it reads it as a Python literal, and its dtype as a description."""
+_PIECE = 2**22
 _OWN_KEYS = ("next_valid", "episode_starts", "description")
 
 
@@ -60,8 +72,15 @@ def read_npz(path: Path) -> Logged:
         DatasetError: not an archive of plain arrays, larger than it says, or arrays missing or of the wrong shape.
     """
     where = str(path)
-    if path.stat().st_size == 0:
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise refusal(where, f"cannot be read ({error.strerror})") from None
+    if size == 0:
         raise refusal(where, "is empty", "copy or download it again")
+    if _directory_bytes(path) > _MAX_DIRECTORY:
+        raise refusal(where, "lists more members than an npz archive has", f"at most {_MEMBERS:,} arrays are read")
     if not zipfile.is_zipfile(path):
         raise refusal(where, "is not an npz archive", "check what it is: pickles and text are never loaded")
     budget = Budget(where)
@@ -73,7 +92,7 @@ def read_npz(path: Path) -> Logged:
             names = find_keys(where, set(members))
             wanted = names | {OWN_PREFIX + key: OWN_PREFIX + key for key in _OWN_KEYS if OWN_PREFIX + key in members}
             columns = {name: _member(f"{where}: {key}", archive, members[key], budget) for name, key in wanted.items()}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, RuntimeError, ValueError) as error:
         raise refusal(where, f"is damaged or cut short ({error})", "copy or download it again") from None
     logged = from_columns(where, columns, names)
     logged.provenance = {"source": where, "format": "npz"}
@@ -139,34 +158,55 @@ def own_memory(logged: Logged, columns: Mapping[str, Array]) -> None:
             setattr(logged, name, values.copy())
 
 
+def _directory_bytes(path: Path) -> int:
+    """Bytes of a zip archive's list of members, as its end says: zipfile would make an object of every entry."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2**16 - 200))
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    large = tail.rfind(b"PK\x06\x06")
+    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")] if end >= 0 else []
+    sizes += [int.from_bytes(tail[large + 40 : large + 48], "little")] if large >= 0 else []
+    return max((size for size in sizes if size != 2**32 - 1), default=0)
+
+
 def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Array:
     """One array of an archive; its header must agree with the archive's sizes before anything is allocated."""
     if info.flag_bits & 1:
         raise refusal(where, "is encrypted", "store it in the clear")
-    with archive.open(info) as stream:
+    with archive.open(info) as member:
+        stream = io.BytesIO(member.read(_MAX_HEADER))  # a header may say that it has gigabytes
         try:
             version = np.lib.format.read_magic(stream)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             if version not in read_header:
                 raise refusal(where, f"has npy version {version}", "save it again with numpy.savez")
-            shape, _, kind = read_header[version](stream)
-        except ValueError as error:
+            shape, transposed, kind = read_header[version](stream)
+            begin = stream.tell()
+        except _HEADER_DAMAGE as error:
             raise refusal(where, f"is not a plain array ({error})", "save it again with numpy.savez") from None
         if kind.hasobject or kind.kind not in "fiub":
             raise refusal(where, f"holds {kind}, not numbers", "store numbers; objects are never unpickled")
-        declared = kind.itemsize
-        for length in shape:
-            declared *= int(length)
-        if declared != info.file_size - stream.tell():
+        declared = kind.itemsize * math.prod(shape)
+        if min(shape, default=0) < 0 or declared != info.file_size - begin:
             raise refusal(
                 where, f"declares shape {shape}, which its {info.file_size:,} bytes do not hold", "save it again"
             )
-        budget.take(where, declared, info.compress_size)
-    with archive.open(info) as stream:
-        try:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-        except ValueError as error:
-            raise refusal(where, f"is damaged ({error})", "save it again with numpy.savez") from None
+        budget.take(where, declared, info.compress_size, math.prod(shape) * KEPT[kind.kind])
+    with archive.open(info) as member:
+        member.read(begin)
+        values = _read_values(member, math.prod(shape), kind)
+    return values.reshape(shape[::-1]).T if transposed else values.reshape(shape)
+
+
+def _read_values(stream: IO[bytes], count: int, kind: np.dtype[Any]) -> Array:
+    """So many numbers, piece by piece: never are all of them there twice."""
+    values = np.empty(count, kind)
+    step = _PIECE // kind.itemsize
+    for begin in range(0, count, step):
+        length = min(step, count - begin)
+        values[begin : begin + length] = np.frombuffer(stream.read(length * kind.itemsize), kind, length)
+    return values
 
 
 def _as_array(where: str, values: Any) -> Array:

@@ -6,6 +6,7 @@ through the high-level one takes half of the reading time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_robust.datasets.logged import MAX_BYTES
+from offline_robust.datasets.logged import KEPT, source_bytes
 from offline_robust.datasets.problems import refusal
+from offline_robust.untrusted import MEMORY, open_regular
 
 # Deflate, the filter that most files have, gives at most 1032:1.
 _MAX_RATIO = 1_100
@@ -29,20 +31,21 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, 
 
 @dataclass
 class Budget:
-    """Counts the bytes that a source declares, and refuses beyond `MAX_BYTES`, or `MAX_UNSTORED` of what it does not
-    store: a file of a few bytes must not take all memory."""
+    """Counts the bytes that a source declares, and refuses what would not fit into memory, or more than `MAX_UNSTORED`
+    of what it does not store: a file of a few bytes must not take all memory."""
 
     where: str
-    left: int = field(default_factory=lambda: MAX_BYTES)
+    left: int = field(default_factory=source_bytes)
     unstored: int = field(default_factory=lambda: MAX_UNSTORED)
 
-    def take(self, where: str, declared: int, stored: int) -> None:
+    def take(self, where: str, declared: int, stored: int, kept: int = 0) -> None:
         """Accounts for one array.
 
         Args:
             where: the array, for the message.
             declared: bytes that it takes in memory.
             stored: bytes that it takes in the file.
+            kept: bytes that it takes in the type it is kept in, where that is larger.
 
         Raises:
             DatasetError: the sum is beyond a limit.
@@ -52,9 +55,10 @@ class Budget:
             what = f"declares {declared:,} bytes but stores {stored:,}"
             mend = f"copy the file again, or write the array (of fill values a source may hold {MAX_UNSTORED:,} bytes)"
             raise refusal(where, what, mend)
-        self.left -= declared
+        self.left -= max(declared, kept)
         if self.left < 0:
-            raise refusal(where, f"needs {declared:,} bytes; a source may take {MAX_BYTES:,}", "split the source")
+            what = f"needs {max(declared, kept):,} bytes; a source may take {source_bytes():,} of free memory"
+            raise refusal(where, what, f"split the source, or set {MEMORY}")
 
 
 @contextmanager
@@ -66,7 +70,8 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     """
     where = str(path)
     try:
-        size = path.stat().st_size
+        with open_regular(path) as content:
+            size = content.seek(0, os.SEEK_END)
         signature = h5py.is_hdf5(path)
     except OSError as error:
         raise refusal(where, f"cannot be read ({error.strerror})") from None
@@ -150,7 +155,7 @@ def read_array(where: str, group: Any, name: str, budget: Budget) -> NDArray[Any
         if layout.get_layout() == h5py.h5d.CONTIGUOUS and 0 < stored < declared:
             # Written at all, such an array is stored whole.
             raise refusal(at, f"declares {declared:,} bytes but stores {stored:,}", "copy the file again")
-        budget.take(at, declared, stored)
+        budget.take(at, declared, stored, count * KEPT[kind.kind])
         values = np.zeros(shape, kind)  # where a file has neither values nor a fill value, nothing is read into it
         if count:
             item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)

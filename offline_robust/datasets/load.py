@@ -42,7 +42,12 @@ _READERS = {
 
 
 def load_dataset(
-    source: Source, *, env: Origin | None = None, device: str = "cpu", cache: bool = True
+    source: Source,
+    *,
+    env: Origin | None = None,
+    device: str = "cpu",
+    cache: bool = True,
+    download: bool = True,
 ) -> TransitionDataset:
     """Loads logged transitions. They share no memory with the source.
 
@@ -63,6 +68,7 @@ def load_dataset(
         device: where the tensors shall live.
         cache: whether a folder of many episodes may be kept as one flat file in ``$OFFLINE_ROBUST_CACHE`` or
             ``~/.cache/offline-robust``, which makes the next load fast.
+        download: whether a Minari id that is not here is downloaded. Pass False for names that come from a file.
 
     Raises:
         DatasetNotFound: there is nothing of that name.
@@ -72,7 +78,7 @@ def load_dataset(
     source = as_path(source)
     if not isinstance(source, str | Path):
         return _told(finish(read_object(source), env)).to(device)
-    location = locate(source)
+    location = locate(source, download)
     store = Cache(location, env) if cache else None
     dataset = store.load() if store is not None else None
     if dataset is None:
@@ -164,7 +170,7 @@ def _read(source: Source) -> Logged:
     source = as_path(source)
     if not isinstance(source, str | Path):
         return read_object(source)
-    location = locate(source)
+    location = locate(source, download=True)
     return _READERS[location.kind](location.path)
 
 

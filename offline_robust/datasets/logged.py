@@ -14,11 +14,17 @@ from offline_robust.datasets.precision import Loss, losses, rounds
 from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, Spaces, decode_description
 from offline_robust.environment import EnvironmentSpec
+from offline_robust.untrusted import free_memory
 
 Array = NDArray[Any]
 
 MAX_BYTES = 16 * 2**30
 """Sources that declare more than this are refused before anything is allocated."""
+COPIES = 3
+"""What loading takes at its largest, in units of what a source declares: as read, in rows, and what follows each.
+Double precision, which is kept until what float32 loses of it is measured, takes two."""
+KEPT = {"f": 4, "i": 8, "u": 8, "b": 1}
+"""Bytes of a number once it is kept, by numpy's kind: float32, int64, bool."""
 MAX_WIDTH = 65_536
 """The widest observation or action that is read."""
 
@@ -114,6 +120,11 @@ class Logged:
         self.environment = self.environment or description.environment
 
 
+def source_bytes() -> int:
+    """Bytes that one source may declare: what `COPIES` of fit into the memory that is free, at most `MAX_BYTES`."""
+    return min(MAX_BYTES, free_memory() // COPIES)
+
+
 def find_keys(where: str, keys: set[str]) -> dict[str, str]:
     """Which key of a flat source holds which array.
 
@@ -189,6 +200,8 @@ def vector_rows(where: str, values: Array) -> Array:
         DatasetError: not numbers, an image or another array of more axes, or too wide.
     """
     numeric(where, values)
+    if values.ndim == 0:
+        raise refusal(where, "is a single number", "one row per transition is needed")
     if values.ndim > 2:
         raise refusal(
             where,

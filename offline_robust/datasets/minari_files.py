@@ -18,9 +18,10 @@ import numpy as np
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array, read_attribute
 from offline_robust.datasets.logged import Array, Logged, action_rows, column, flags, floats, vector_rows
 from offline_robust.datasets.problems import FileProblem, Problem, refusal
-from offline_robust.datasets.spaces import OWN_PREFIX, flat_space, own_environment, parse_json, read_space
+from offline_robust.datasets.spaces import MAX_JSON, OWN_PREFIX, flat_space, own_environment, parse_json, read_space
 from offline_robust.environment import flat_actions, flat_observations, flatten, from_gymnasium
 from offline_robust.errors import EvaluationError, MissingExtra
+from offline_robust.untrusted import read_regular
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
 MASK = OWN_PREFIX.replace("/", "_") + "next_valid"
@@ -30,6 +31,9 @@ _SEEDS = 8
 """Episodes whose seeds are read: enough to compare the data with their environment."""
 _KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 _EPISODE = re.compile(r"episode_(0|[1-9]\d{0,17})")
+
+
+_LET_GO = np.zeros((0, 0), np.float32)
 
 
 @dataclass
@@ -274,17 +278,19 @@ def _concatenate(logged: Logged, read: _Read) -> None:
     starts = np.cumsum(lengths) - lengths
     observations = np.empty((int(lengths.sum()), episodes[0].observations.shape[1]), np.float32)
     after = np.empty_like(observations)
+    for name in ("observations", "actions", "rewards"):
+        logged.keep_raw(name, [getattr(episode, name) for episode in episodes])
     with np.errstate(over="ignore", invalid="ignore"):  # as in `floats`
         for begin, steps, episode in zip(starts.tolist(), lengths.tolist(), episodes, strict=True):
             observations[begin : begin + steps] = episode.observations[:-1]
             after[begin : begin + steps] = episode.observations[1:]
+            if "observations" not in logged.raw:
+                episode.observations = _LET_GO  # or there would be three copies at a time
     logged.where = read.where
     logged.observations, logged.next_observations = observations, after
     actions = np.concatenate([episode.actions for episode in episodes])
     logged.actions = floats(actions) if actions.dtype.kind == "f" else actions
     logged.rewards = floats(np.concatenate([episode.rewards for episode in episodes]))
-    for name in ("observations", "actions", "rewards"):
-        logged.keep_raw(name, [getattr(episode, name) for episode in episodes])
     logged.terminated = np.concatenate([episode.terminations for episode in episodes])
     logged.truncated = np.concatenate([episode.truncations for episode in episodes])
     if any(episode.next_valid is not None for episode in episodes):
@@ -354,7 +360,6 @@ def _nested(where: str, values: Any, space: gym.Space[Any]) -> Array:
 
 def _text(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(2**24 + 1)
+        return read_regular(path, MAX_JSON)
     except OSError as error:
         raise refusal(str(path), f"cannot be read ({error.strerror})", "copy the folder again") from None

@@ -53,8 +53,13 @@ class Location:
     path: Path
 
 
-def locate(source: str | Path) -> Location:
+def locate(source: str | Path, download: bool = False) -> Location:
     """Finds a source. An existing path wins over bundled names, and those over Minari ids.
+
+    Args:
+        source: a path or a name.
+        download: whether a Minari dataset that is not here may be downloaded: where a person asked for it, never
+            because a file names it.
 
     Raises:
         DatasetNotFound: nothing of that name, with the places searched and the ways to get it.
@@ -71,7 +76,7 @@ def locate(source: str | Path) -> Location:
     if find_recipe(text) is not None:
         return _at(_with_data(text))
     if _MINARI_ID.fullmatch(text):
-        return _minari(text)
+        return _minari(text, download)
     raise DatasetNotFound(one_line(_not_found(text)))
 
 
@@ -231,14 +236,17 @@ def _with_data(name: str) -> Path:
     return folder
 
 
-def _minari(dataset_id: str) -> Location:
-    """A Minari dataset by id: the local copy, or else a download."""
+def _minari(dataset_id: str, download: bool) -> Location:
+    """A Minari dataset by id: the local copy, or else a download where that is asked for."""
     root = minari_root()
     if root is None:
         raise DatasetNotFound(one_line(_not_found(dataset_id)))
     folder = root / dataset_id / "data"
     if (folder / METADATA).is_file():
         return Location("minari", folder)
+    if not download:
+        reason = "a file names it, and no file makes this computer download: allow it with --download (download=True)"
+        raise DatasetNotFound(one_line(_not_found(dataset_id, reason)))
     if importlib.util.find_spec("huggingface_hub") is None:
         raise DatasetNotFound(one_line(_not_found(dataset_id)))
     try:

@@ -26,6 +26,8 @@ from offline_robust.environment import (
 from offline_robust.environment.spaces import MAX_ACTIONS
 from offline_robust.environment.wrappers import flat_view
 from offline_robust.errors import DatasetError, EvaluationError
+from offline_robust.untrusted import CodeRefused, refuse_code
+from offline_robust.untrusted import parse_json as bounded_json
 
 Spaces = gym.spaces.Box | gym.spaces.Discrete
 
@@ -88,15 +90,21 @@ def decode_description(where: str, text: str | bytes) -> Description:
 def own_environment(where: str, content: Mapping[str, Any]) -> EnvironmentSpec | None:
     """The environment in what our writers keep: whole, or its id and keyword arguments as older files have it.
 
-    An id of the form ``module:Name-v0`` would make Gymnasium import that module: such a file names no environment.
+    The file is not trusted: one that names an environment that would import code (`refuse_code`) names none.
 
     Raises:
         DatasetError: it is there, and damaged.
     """
+    whole = content.get("environment")
+    named = {"id": content.get("env_id"), "kwargs": content.get("env_kwargs")} if whole is None else whole
+    env_id, kwargs = (named.get("id"), named.get("kwargs")) if isinstance(named, dict) else (None, None)
     try:
-        if content.get("environment") is not None:
-            return EnvironmentSpec.from_dict(content["environment"], where)
-        env_id, kwargs = content.get("env_id"), content.get("env_kwargs")
+        refuse_code(env_id, kwargs)
+    except CodeRefused:
+        return None
+    try:
+        if whole is not None:
+            return EnvironmentSpec.from_dict(whole, where)
         if not isinstance(env_id, str) or len(env_id) > 200 or _ENV_ID.fullmatch(env_id) is None:
             return None
         keyed = isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)
@@ -109,13 +117,13 @@ def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
     """A JSON object of bounded size.
 
     Raises:
-        DatasetError: too long, not JSON, nested too deep, or not an object.
+        DatasetError: too long, not JSON, nested too deep, a number too large, or not an object.
     """
     if len(text) > MAX_JSON:
         raise refusal(where, f"is {len(text):,} bytes of JSON", f"at most {MAX_JSON:,} are read")
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = bounded_json(text)
+    except ValueError as error:
         raise refusal(where, f"is not JSON ({error})", "restore the file from its source") from None
     if not isinstance(content, dict):
         raise refusal(where, f"holds a JSON {type(content).__name__}, not an object", "restore it from its source")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from offline_robust.datasets.problems import FileProblem, refusal
 from offline_robust.datasets.spaces import MAX_JSON
 from offline_robust.datasets.tables import Plan, cells, plan_columns, read_table
 from offline_robust.errors import MissingExtra
+from offline_robust.untrusted import open_regular, parse_json
 
 MAX_TEXT = 4 * 2**30
 """Bytes of a text file that are read: its numbers take four times as much at most."""
 
 _NUMBERS = "numbers are read, and true and false"
-_BLOCK = 4_096
-"""Lines of JSON that are held as Python objects."""
+_BLOCK, _PIECE = 4_096, 2**20
+"""Lines of JSON that are held as Python objects, and bytes in which separators are counted."""
 
 
 def read_frame(frame: Any, where: str = "data frame", form: str = "dataframe") -> Logged:
@@ -87,11 +88,13 @@ def read_parquet(path: Path) -> Logged:
     except ImportError:
         raise MissingExtra("pyarrow", "arrow", f"reading {path.name}") from None
     try:
+        with open_regular(path) as content:
+            size = os.fstat(content.fileno()).st_size
         with parquet.ParquetFile(path, memory_map=False) as file:
             labels, tops = _flattened(pa, file.schema_arrow)
             plan = plan_columns(where, labels)
             wanted = sorted({tops[place] for place in plan.places})
-            _take(where, file.metadata, {file.schema_arrow.names[top] for top in wanted}, path.stat().st_size)
+            _take(where, file.metadata, {file.schema_arrow.names[top] for top in wanted}, size)
             table = file.read(columns=[file.schema_arrow.names[top] for top in wanted])
         while any(pa.types.is_struct(kind) for kind in table.schema.types):
             table = table.flatten()
@@ -187,22 +190,27 @@ def _series(where: str, series: Any, text: bool = False) -> Array:
 
 
 def _refuse_large(path: Path) -> None:
+    """Refuses a text file of more bytes, or of more numbers, than are read; its numbers stand between separators."""
     try:
-        size = path.stat().st_size
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            pieces = iter(lambda: file.read(_PIECE), b"") if size <= MAX_TEXT else ()
+            numbers = sum(piece.count(b",") + piece.count(b"\n") for piece in pieces)
     except OSError as error:
         raise refusal(str(path), f"cannot be read ({error.strerror})") from None
     if size > MAX_TEXT:
         raise refusal(str(path), f"is {size:,} bytes of text", f"at most {MAX_TEXT:,} are read: store it as .npz")
     if size == 0:
         raise refusal(str(path), "is empty", "copy or download it again")
+    Budget(str(path)).take(str(path), 8 * numbers, size)
 
 
 def _object(where: str, line: bytes) -> dict[str, Any]:
     if len(line) > MAX_JSON:
         raise refusal(where, "is too long", f"at most {MAX_JSON:,} bytes are read: one transition a line")
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(line)
+    except ValueError as error:
         raise refusal(where, f"is not JSON ({error})", "write one JSON object a line") from None
     if not isinstance(content, dict):
         raise refusal(where, f"holds a JSON {type(content).__name__}, not an object", "write an object a transition")

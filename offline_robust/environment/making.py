@@ -105,6 +105,21 @@ def keyword_for(spec: EnvironmentSpec, width: int) -> str:
     return ""
 
 
+def try_arguments(env: Env, spec: EnvironmentSpec) -> None:
+    """One step of an environment made with arguments from any file: what they break shows here, in one line.
+
+    Raises:
+        EvaluationError: its own code fails.
+    """
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        env.step(env.action_space.sample())
+    except Exception as error:  # its own code decides what goes wrong in it
+        said = f"{type(error).__name__}: {_line(error)}"
+        raise EvaluationError(f"{spec.id} does not work with {dict(spec.kwargs)}: {said}") from None
+
+
 def step_limit(env: Env) -> int | None:
     """Steps at which an episode is cut, by `gymnasium.make` or by a wrapper; None: never."""
     limit = env.spec.max_episode_steps if env.spec is not None else None

@@ -6,8 +6,8 @@ exactly as Gymnasium's FlattenObservation does, in data and in evaluation alike.
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import parse_json
 
 Array = NDArray[Any]
 FlatAction = gym.spaces.Box | gym.spaces.Discrete
@@ -26,7 +27,8 @@ MAX_ACTIONS = 1_000_000
 """The largest number of discrete actions that is believed."""
 MAX_JSON = 16 * 2**20
 """Bytes of JSON that are parsed."""
-_MAX_DEPTH, _MAX_PARTS = 12, 10_000
+_MAX_DEPTH, _MAX_PARTS, _MAX_VALUES = 12, 10_000, 16 * MAX_WIDTH
+_DTYPE = re.compile(r"bool|(?:float|int|uint)(?:8|16|32|64)")
 
 _ADVICE = {
     "Text": "texts are not numbers: encode them when collecting, or leave them out (a wrapper of yours)",
@@ -53,8 +55,7 @@ def decode_space(where: str, text: str) -> gym.Space[Any]:
     if len(text) > MAX_JSON:
         raise EvaluationError(f"{where}: is {len(text):,} characters of JSON; at most {MAX_JSON:,} are read")
     try:
-        content = json.loads(text)
-        return _decoded(content, 0)
+        return _decoded(parse_json(text), 0, [0, 0])
     except EvaluationError as error:
         raise EvaluationError(f"{where}: {error}") from None
     except Exception as error:  # the file decides what goes wrong in here
@@ -62,7 +63,7 @@ def decode_space(where: str, text: str) -> gym.Space[Any]:
         raise EvaluationError(f"{where}: is not a space ({type(error).__name__}: {said}); restore it") from None
 
 
-def _decoded(content: Any, depth: int) -> gym.Space[Any]:
+def _decoded(content: Any, depth: int, counted: list[int]) -> gym.Space[Any]:
     from minari.serialization import deserialize_space
 
     if depth > _MAX_DEPTH:
@@ -70,15 +71,35 @@ def _decoded(content: Any, depth: int) -> gym.Space[Any]:
     kind, below = content["type"], content.get("subspaces")
     if kind == "Dict":
         # In the order of the file, which is the environment's: Gymnasium flattens in it. A mapping would be sorted.
-        return gym.spaces.Dict([(str(key), _decoded(part, depth + 1)) for key, part in below.items()])
+        return gym.spaces.Dict([(str(key), _decoded(part, depth + 1, counted)) for key, part in below.items()])
     if kind == "Tuple":
-        return gym.spaces.Tuple([_decoded(part, depth + 1) for part in below])
+        return gym.spaces.Tuple([_decoded(part, depth + 1, counted) for part in below])
     if kind == "Discrete" and not 0 < content["n"] <= MAX_ACTIONS:
         raise EvaluationError(f"has {content['n']} values, 1 to {MAX_ACTIONS:,} are read")
-    if math.prod(content.get("shape") or (1,)) > MAX_WIDTH * 16:
-        raise EvaluationError(f"has shape {content['shape']}, larger than is read")
+    _check_size(kind, content, counted)
     space: gym.Space[Any] = deserialize_space(content)
     return space
+
+
+def _check_size(kind: str, content: Any, counted: list[int]) -> None:
+    """Refuses a space, or the parts of one together, whose numbers would take more than the file has, before they are
+    made.
+
+    Args:
+        kind: of the space or part.
+        content: of it.
+        counted: parts and numbers so far, which are added to.
+    """
+    dtype, shape = content.get("dtype", "float32"), content.get("n" if kind == "MultiBinary" else "shape") or []
+    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
+        raise EvaluationError(f"is not a space: its number type is {str(dtype)[:40]!r}; restore it")
+    lengths = shape if isinstance(shape, list) else [shape]
+    if not all(type(length) is int and 0 <= length <= _MAX_VALUES for length in lengths):
+        raise EvaluationError(f"is not a space, or larger than is read: its shape is {str(shape)[:80]}")
+    counted[0] += 1
+    counted[1] += math.prod(lengths)
+    if counted[0] > _MAX_PARTS or counted[1] > _MAX_VALUES:
+        raise EvaluationError(f"has more than {_MAX_PARTS:,} parts or {_MAX_VALUES:,} numbers, which are read at most")
 
 
 def flat_observations(space: gym.Space[Any]) -> gym.spaces.Box:

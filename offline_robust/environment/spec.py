@@ -14,6 +14,7 @@ import gymnasium as gym
 
 from offline_robust.environment.spaces import decode_space, encode_space, same_actions, same_observations
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import CodeRefused, parse_json, refuse_code
 
 NO_LIMIT = 0
 """A `step_limit` that says: no limit, whatever the registration says."""
@@ -119,8 +120,13 @@ class EnvironmentSpec:
         return content
 
     @classmethod
-    def from_dict(cls, content: object, source: str) -> EnvironmentSpec:
+    def from_dict(cls, content: object, source: str, *, foreign: bool = True) -> EnvironmentSpec:
         """Reads `to_dict`'s values from a file that is not trusted.
+
+        Args:
+            content: the values.
+            source: who says so.
+            foreign: whether they may come from somebody else; False where they never left this process.
 
         Raises:
             EvaluationError: they are not such values, or name code to be imported.
@@ -133,6 +139,11 @@ class EnvironmentSpec:
                 raise EvaluationError(
                     f"{source}: environment: unknown key {str(key)[:60]!r}; known: {', '.join(known)}"
                 )
+        if foreign:
+            try:
+                refuse_code(content.get("id"), content.get("kwargs"))
+            except CodeRefused as error:
+                raise EvaluationError(f"{source}: {error}") from None
         spaces = {
             name: decode_space(f"{source}: {name}", content[name])
             for name in ("observation_space", "action_space")
@@ -224,13 +235,17 @@ def from_gymnasium(text: str, source: str) -> EnvironmentSpec | None:
         EvaluationError: it is damaged.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise EvaluationError(f"{source}: is not JSON ({str(error)[:200]})") from None
     if not isinstance(content, Mapping):
         raise EvaluationError(f"{source}: holds no object")
     env_id = content.get("id")
     if not isinstance(env_id, str) or not 0 < len(env_id) <= _MAX_ID or _ENV_ID.fullmatch(env_id) is None:
+        return None
+    try:
+        refuse_code(env_id, content.get("kwargs"))
+    except CodeRefused:
         return None
     entry = content.get("entry_point")
     limit = content.get("max_episode_steps") or NO_LIMIT if "max_episode_steps" in content else None

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from offline_robust.envs.perturbations import Perturbation, check_mode
-from offline_robust.envs.suites import MAX_CONDITIONS, Axis, Condition, Part, Suite, grid, parse_levels, sweeps
+from offline_robust.envs.suites import (
+    MAX_CONDITIONS,
+    MAX_TOGETHER,
+    Axis,
+    Condition,
+    Part,
+    Suite,
+    grid,
+    parse_levels,
+    sweeps,
+)
 from offline_robust.errors import EvaluationError, nearest
 from offline_robust.files import bundled
 from offline_robust.plain_yaml import read_yaml
@@ -51,11 +61,14 @@ def _suite(content: Any) -> Suite:
     _keys(content, "the suite", required=("name",), optional=("source", "inert", "environments", "env_ids", *_KINDS))
     blocks = content.get("environments")
     if blocks is None:
-        parts = [_part({key: content[key] for key in ("env_ids", *_KINDS) if key in content}, "the suite")]
+        parts = [_part({key: content[key] for key in ("env_ids", *_KINDS) if key in content}, "the suite", 0)]
     else:
         if any(key in content for key in ("env_ids", *_KINDS)):
             raise EvaluationError("give conditions either under environments or beside it, not both")
-        parts = [_part(block, "a block of environments") for block in _list(blocks, "environments")]
+        parts = []
+        for block in _list(blocks, "environments"):
+            before = sum(len(part.conditions) for part in parts)
+            parts.append(_part(block, "a block of environments", before))
         if not all(part.env_ids for part in parts):
             raise EvaluationError("every block of environments needs its env_ids")
     inert = content.get("inert", "refused")
@@ -65,7 +78,8 @@ def _suite(content: Any) -> Suite:
     return Suite(name, tuple(parts), source, inert == "allowed")
 
 
-def _part(block: Any, what: str) -> Part:
+def _part(block: Any, what: str, before: int) -> Part:
+    """The conditions of a block, counted as they are made; there are ``before`` of them in the blocks before."""
     _keys(block, what, required=(), optional=("env_ids", *_KINDS))
     env_ids = block.get("env_ids", [])
     if not isinstance(env_ids, list) or not all(isinstance(env_id, str) for env_id in env_ids):
@@ -74,14 +88,28 @@ def _part(block: Any, what: str) -> Part:
         raise EvaluationError(f"{what} needs at least one of {', '.join(_KINDS)}")
     conditions: list[Condition] = []
     if "sweeps" in block:
-        conditions += sweeps(_axis(entry) for entry in _list(block["sweeps"], "sweeps"))
+        conditions += sweeps(_axes(block["sweeps"], "sweeps"))
     if "grid" in block:
-        conditions += grid([_axis(entry) for entry in _list(block["grid"], "grid")])
+        conditions += grid(_axes(block["grid"], "grid"))
     if "conditions" in block:
         conditions += [Condition(_perturbations(entry)) for entry in _list(block["conditions"], "conditions")]
-    if len(conditions) > MAX_CONDITIONS:
-        raise EvaluationError(f"{what} has {len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed")
+    if before + len(conditions) > MAX_CONDITIONS:
+        raise EvaluationError(
+            f"{what} brings it to {before + len(conditions):,} conditions, at most {MAX_CONDITIONS:,} are allowed"
+        )
     return Part(tuple(conditions), tuple(env_ids))
+
+
+def _axes(entries: Any, what: str) -> list[Axis]:
+    """The axes of a list, up to the one whose levels are too many."""
+    axes: list[Axis] = []
+    levels = 0
+    for entry in _list(entries, what):
+        axes.append(_axis(entry))
+        levels += len(axes[-1].levels)
+        if levels > MAX_CONDITIONS:
+            raise EvaluationError(f"{what} have more than {MAX_CONDITIONS:,} levels")
+    return axes
 
 
 def _axis(entry: Any) -> Axis:
@@ -100,8 +128,8 @@ def _axis(entry: Any) -> Axis:
 def _perturbations(entries: Any) -> tuple[Perturbation, ...]:
     optional = ("mode", *_SCHEDULE)
     found = []
-    if not isinstance(entries, list) or len(entries) > MAX_CONDITIONS:
-        raise EvaluationError("each condition must be a list of perturbations")
+    if not isinstance(entries, list) or len(entries) > MAX_TOGETHER:
+        raise EvaluationError(f"each condition must be a list of at most {MAX_TOGETHER} perturbations")
     for item in entries:
         _keys(item, "a perturbation", required=("parameter", "level"), optional=optional)
         _text(item["parameter"], "parameter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from offline_robust.numerals import decimal, whole
 
 NOMINAL_LABEL = "nominal"
 MAX_CONDITIONS = 10_000
+"""Conditions of one suite, in all its blocks."""
+MAX_TOGETHER = 100
+"""Perturbations of one condition."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def grid(axes: Sequence[Axis]) -> tuple[Condition, ...]:
     Raises:
         EvaluationError: the grid has more than `MAX_CONDITIONS` conditions.
     """
+    if (together := sum(1 + len(axis.alongside) for axis in axes)) > MAX_TOGETHER:
+        raise EvaluationError(f"the grid perturbs {together:,} parameters at once, at most {MAX_TOGETHER} are allowed")
     size = math.prod(len(axis.levels) for axis in axes)
     if size > MAX_CONDITIONS:
         raise EvaluationError(f"the grid has {size} conditions, at most {MAX_CONDITIONS} are allowed")
@@ -140,7 +146,7 @@ class Suite:
         if not any(condition.nominal for condition in conditions):
             conditions.insert(0, Condition((), nominal=True))
         labels = [condition.label for condition in conditions]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise EvaluationError(f"suite '{self.name}' holds the condition '{twice[0]}' twice")
         return tuple(conditions)

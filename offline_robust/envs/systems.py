@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names, make_env, make_flat, parts, step_limit
+from offline_robust.environment.making import try_arguments
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.layers import layered
 from offline_robust.envs.model_files import files_stamp
@@ -280,6 +281,8 @@ def system(env: str | EnvironmentSpec) -> System:
 def _system(key: str, stamp: str) -> System:
     spec = _spec(key)
     env = make_flat(spec)
+    if spec.kwargs:
+        try_arguments(env, spec)
     physics = _scratch(key, stamp)
     inner: Any = env.unwrapped
     # Box2D environments name their rate in the module and in the metadata alone.
@@ -347,4 +350,4 @@ def _key(spec: EnvironmentSpec) -> str:
 
 
 def _spec(key: str) -> EnvironmentSpec:
-    return EnvironmentSpec.from_dict(json.loads(key), "the description")
+    return EnvironmentSpec.from_dict(json.loads(key), "the description", foreign=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from offline_robust.environment import EnvironmentSpec, make_spec
 from offline_robust.envs import system
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import MAX_NUMBER, CodeRefused, refuse_code
 
 CONDITION_COLUMNS = ["condition", "nominal", "perturbation", "level", "mode"]
 
@@ -207,9 +208,10 @@ def nominal_level(parameter: str, mode: str, env: str | EnvironmentSpec) -> floa
     if mode in ("scale", "add"):
         return 1.0 if mode == "scale" else 0.0
     try:
-        # A table may come from anyone: an id that would import code is refused here.
+        if not isinstance(env, EnvironmentSpec):  # a table may come from anyone
+            refuse_code(env)
         of = system(env if isinstance(env, EnvironmentSpec) else make_spec(env))
-    except EvaluationError:  # a foreign table, or an environment that is not installed here
+    except (CodeRefused, EvaluationError):  # a foreign table, or an environment that is not installed here
         return float("nan")
     if parameter in of.nominal:
         values = np.unique(of.nominal[parameter])
@@ -236,7 +238,7 @@ def _entries(conditions: pd.DataFrame) -> list[Entry]:
             levels = [float(text) for text in texts]
         except ValueError:
             levels = []
-        fits = len(names) == len(levels) == len(modes) and all(np.isfinite(levels))
+        fits = len(names) == len(levels) == len(modes) and all(abs(level) <= MAX_NUMBER for level in levels)
         result.append((names, levels, modes) if fits and not moves[k] else _NONE)
     return result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offline_robust.csv_text import csv_of, plain
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import EvaluationError
 from offline_robust.files import write_json, write_text
+from offline_robust.untrusted import MAX_NUMBER, free_memory, parse_json, read_regular
 
 COLUMNS: dict[str, str] = {
     "run": "str",
@@ -41,6 +43,8 @@ KEY = ["run", "learner", "training_seed", "env_id", "condition", "episode"]
 _MAX_BYTES = 1_000_000_000
 _MAX_META_BYTES = 4_000_000
 _MAX_TEXT = 500
+_META_KINDS: dict[str, type] = {"parts": list, "page": dict, "datasets": dict, "versions": dict, "broken": dict}
+_BYTES_PER_ROW = 1_500
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,12 @@ class Results:
         return found
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as CSV and ``meta`` as JSON beside it (results.csv, results.meta.json), atomically."""
+        """Writes the table as CSV and ``meta`` as JSON beside it (results.csv, results.meta.json), atomically.
+
+        Names that a spreadsheet would take for formulas stand behind an apostrophe, which `read` takes away.
+        """
         write_json(meta_path(path), self.meta)
-        write_text(path, self.frame.to_csv(index=False, lineterminator="\n"))
+        write_text(path, csv_of(self.frame))
 
     @classmethod
     def read(cls, path: str | Path) -> Results:
@@ -98,9 +105,9 @@ class Results:
         """
         where = Path(path)
         try:
-            if where.stat().st_size > _MAX_BYTES:
-                raise EvaluationError(f"{where}: larger than {_MAX_BYTES} bytes, not a results table")
-            text = where.read_bytes().decode("utf-8")  # as it is: a name may hold a carriage return
+            content = read_regular(where, _MAX_BYTES)
+            _check_memory(content, where)
+            text = content.decode("utf-8")  # as it is: a name may hold a carriage return
         except (OSError, UnicodeDecodeError) as error:
             raise EvaluationError(f"{where}: cannot read the results ({error})") from None
         try:
@@ -187,8 +194,8 @@ def _parse(column: pd.Series[str], name: str, kind: str, where: Path) -> Any:
     if kind == "str":
         if any(len(value) > _MAX_TEXT for value in values):
             raise EvaluationError(f"{where}: a {name} is longer than {_MAX_TEXT} characters")
-        return values
-    convert: Any = {"int": _integer, "float": float, "bool": {"True": True, "False": False}.__getitem__}[kind]
+        return [plain(value) for value in values]
+    convert: Any = {"int": _integer, "float": _number, "bool": {"True": True, "False": False}.__getitem__}[kind]
     parsed = []
     for line, value in enumerate(values, start=2):
         try:
@@ -208,15 +215,42 @@ def _integer(text: str) -> int:
     return value
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(text: str) -> float:
+    # NaN and infinity are refused by name later; sums and squares of what is larger than this would become them.
+    value = float(text)
+    if math.isfinite(value) and abs(value) > MAX_NUMBER:
+        raise ValueError
+    return value
+
+
+def _check_memory(content: bytes, where: Path) -> None:
+    """Refuses a table whose rows, as text and as numbers, would not fit into memory."""
+    needed = len(content) * 4 + content.count(b"\n") * _BYTES_PER_ROW
+    if needed > (free := free_memory()):
+        raise EvaluationError(
+            f"{where}: needs about {needed:,} bytes of memory, {free:,} are free: evaluate fewer runs together"
+        )
+
+
 def _read_meta(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        if path.stat().st_size > _MAX_META_BYTES:
-            raise EvaluationError(f"{path}: larger than {_MAX_META_BYTES} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_regular(path, _MAX_META_BYTES))
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise EvaluationError(f"{path}: must hold a JSON object")
+    for part in (content, *_objects(content.get("parts"))):
+        for key, kind in _META_KINDS.items():
+            if part.get(key) is not None and not isinstance(part[key], kind):
+                raise EvaluationError(f"{path}: {key} is not a JSON {'array' if kind is list else 'object'}")
     return content
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []

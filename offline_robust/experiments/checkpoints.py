@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from offline_robust.errors import CheckpointError
 from offline_robust.files import write_bytes
+from offline_robust.tensor_files import open_tensors
+from offline_robust.untrusted import parse_json
 
 FORMAT = "offline-robust-checkpoint-1"
 _TENSOR = "tensor:"
@@ -45,8 +47,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if where.stat().st_size > _MAX_BYTES:
         raise CheckpointError(f"{where}: larger than {_MAX_BYTES:,} bytes: not a checkpoint of this library")
     try:
-        with safe_open(where, framework="pt") as file:
-            content = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+        with open_tensors(where) as file:
+            content = parse_json((file.metadata() or {}).get("checkpoint", "{}"))
             if content.get("format") != FORMAT:
                 raise CheckpointError(f"{where}: not a checkpoint of this library")
             names = set(file.keys())

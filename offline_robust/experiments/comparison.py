@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from offline_robust.baselines import read_policy
 from offline_robust.environment import EnvironmentSpec, agree, as_spec, split_module, without
@@ -14,6 +16,7 @@ from offline_robust.envs import Suite, load_suite, suite_from_perturb, system
 from offline_robust.errors import EvaluationError, UserError, nearest
 from offline_robust.evaluation import Results, ScoreReference, clear_cells, evaluate, score_reference
 from offline_robust.evaluation.cells import fingerprint
+from offline_robust.evaluation.results import meta_path
 from offline_robust.experiments.config import EvaluationConfig, WandbConfig
 from offline_robust.experiments.earlier import earlier_results, place_of, save_results
 from offline_robust.experiments.labels import distinct_labels
@@ -25,7 +28,9 @@ from offline_robust.locks import writing
 from offline_robust.networks import Policy
 from offline_robust.reports import RunRecord, write_reports
 from offline_robust.reports.page import Report
+from offline_robust.reports.records import record_digest
 from offline_robust.reports.trained_on import data_of, different_data
+from offline_robust.untrusted import within
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (run, conditions done, conditions in all, what runs next or how many were there already)."""
@@ -35,6 +40,7 @@ CELLS = "cells"
 
 
 POLICY = "policy.safetensors"
+_MAX_PATH = 4_096
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,7 @@ def save_report(
     # What `rewrite_report` needs to make the same page again.
     folders = [run.folder.resolve() for run in runs if isinstance(run, Run)]
     page: dict[str, object] = {"title": title, "command": command, "runs": [str(path) for path in folders]}
+    page["digests"] = [record_digest(path) for path in folders]
     results.meta["page"] = page | ({"score": score} if score else {})
     with writing(folder):
         save_results(folder, results)
@@ -317,12 +324,16 @@ def log_run_evaluation(run: Run, results: Results) -> None:
     log_evaluation(run.config, run.folder, str(run.meta["label"]), str(run.environment), results)
 
 
-def rewrite_report(folder: Path, score: str | None = None) -> Path:
+def rewrite_report(folder: Path, score: str | None = None, outside: bool = False) -> Path:
     """Writes the report anew from a folder's results.csv and the runs behind it, those that are still there.
+
+    The folder may come from anyone, and what it names must not put other files of this computer into a page that is
+    passed on: a run that lies outside it is read where it is what `compare` saw.
 
     Args:
         folder: a run's, or one that `compare` wrote; or a table that is kept in one, whose report lies beside it.
         score: the name of a reference; by default the one the report had.
+        outside: read runs outside the folder whatever they hold by now.
 
     Returns:
         The path of report.html.
@@ -332,23 +343,45 @@ def rewrite_report(folder: Path, score: str | None = None) -> Path:
         FolderInUse: another process or thread writes into the folder.
     """
     table, out, owner = place_of(folder)
+    for path in (table, meta_path(table), out):
+        within(owner, str(path.relative_to(owner)))
     if not table.is_file():
         raise UserError(f"{folder}: no results.csv; run `offline-robust evaluate` or `compare` first")
     with writing(out):
-        return _rewrite(table, out, owner, score)
+        return _rewrite(table, out, owner, score, outside)
 
 
-def _rewrite(table: Path, out: Path, owner: Path, score: str | None) -> Path:
+def _rewrite(table: Path, out: Path, owner: Path, score: str | None, outside: bool) -> Path:
     results = Results.read(table)
     page = results.meta.get("page")
     page = page if isinstance(page, dict) else {}
-    named = page.get("runs") if isinstance(page.get("runs"), list) else []
-    folders = [Path(str(path)) for path in named or [owner]]
+    folders = _runs_behind(owner, page, outside)
     records = [RunRecord.read(path) for path in folders if (path / "meta.json").is_file()]
     kept = page.get("score")
     name = score or (str(kept) if kept else None)
     _write(out, results, records, str(page.get("command", "")), str(page.get("title", "")), name)
     return out / "report.html"
+
+
+def _runs_behind(folder: Path, page: Mapping[str, Any], outside: bool) -> list[Path]:
+    """The run folders that a report names: those inside its own, and those outside that are what it was made from."""
+    if (folder / "meta.json").exists():  # a run's own folder, wherever it was when its page was written
+        return [folder]
+    named, digests = (value if isinstance(value := page.get(key), list) else [] for key in ("runs", "digests"))
+    found = []
+    for place, name in enumerate(named):
+        path = Path(str(name).replace("\0", "")[:_MAX_PATH])
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+        known = digests[place] if place < len(digests) else None
+        if inside or outside or not path.is_dir() or known == record_digest(path):
+            found.append(path)
+            continue
+        warnings.warn(
+            f"{path}: left out of the report, for it lies outside {folder} and is not what that was made from; "
+            "--outside reads it",
+            stacklevel=3,
+        )
+    return found
 
 
 def _write(

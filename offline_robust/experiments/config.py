@@ -19,6 +19,7 @@ from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, VAEConfig
 from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader, dump_yaml
+from offline_robust.untrusted import CodeRefused, refuse_code
 
 _MAX_BYTES = 200_000
 
@@ -89,11 +90,20 @@ class EnvironmentConfig(_Frozen):
     @classmethod
     def _imports_nothing(cls, env: str | None) -> str | None:
         """A run's folder may come from anyone, and its config.yaml must not make Gymnasium import a module."""
-        if env is not None and ":" in env:
-            raise ValueError(
-                "module:Env ids import code: name them in `evaluate --env`, or give the id here and --import MODULE"
-            )
+        try:
+            refuse_code(env)
+        except CodeRefused as error:
+            raise ValueError(str(error)) from None
         return env
+
+    @field_validator("kwargs")
+    @classmethod
+    def _names_no_code(cls, kwargs: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            refuse_code(None, kwargs)
+        except CodeRefused as error:
+            raise ValueError(str(error).removeprefix("env_kwargs: ")) from None
+        return kwargs
 
     def choice(self) -> EnvironmentChoice:
         """The same for those who load data."""

@@ -17,6 +17,7 @@ from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import Results
 from offline_robust.evaluation.results import meta_path
 from offline_robust.files import replacing
+from offline_robust.untrusted import within
 
 LATEST, EARLIER = "results.csv", "results"
 """The table of the latest evaluation, and the folder of the others."""
@@ -29,6 +30,8 @@ _NOT_ASKED = (
 
 def save_results(folder: Path, results: Results) -> None:
     """Saves a table as the latest one; the one before is kept where it answers another question."""
+    for name in (LATEST, EARLIER):
+        within(folder, name)  # nothing is written through a link into a folder elsewhere
     _keep_latest(folder, results)
     results.save(folder / LATEST)
     stale = folder / EARLIER / f"{name_of(results)}.csv"  # asked before what was asked in between

@@ -9,6 +9,7 @@ from typing import Any
 
 from offline_robust.experiments.tracking import WandbRun, check_wandb
 from offline_robust.files import naming, write_text
+from offline_robust.untrusted import open_regular, parse_json, read_lines
 
 __all__ = ["MetricsFile", "WandbRun", "check_wandb", "read_metrics"]
 
@@ -52,11 +53,12 @@ class MetricsFile:
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; lines that are not JSON objects with a step (a killed run's last) are left out."""
     lines = []
-    for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and type(line.get("step")) is int:
-            lines.append(line)
+    with open_regular(path) as file:
+        for text in read_lines(file):
+            try:
+                line = parse_json(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and type(line.get("step")) is int:
+                lines.append(line)
     return lines

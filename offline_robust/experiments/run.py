@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -21,6 +20,7 @@ from offline_robust.errors import CheckpointError, EvaluationError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.metrics import read_metrics
 from offline_robust.networks import Policy
+from offline_robust.untrusted import CodeRefused, Unreadable, parse_json, read_regular, refuse_code, within
 
 _PACKAGES = ("offline-robust", "torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "d3rlpy", "wandb")
 _MAX_META_BYTES, _MAX_NAME = 1_000_000, 200
@@ -43,7 +43,7 @@ class Run:
     @cached_property
     def policy(self) -> Policy:
         """The policy at the end of training (the checkpoint rule is ``last``)."""
-        path = self.folder / "policy.safetensors"
+        path = within(self.folder, "policy.safetensors")
         if not path.is_file():
             raise CheckpointError(
                 f"{self.folder}: the training is not finished: offline-robust train --resume --out {self.folder}"
@@ -57,12 +57,12 @@ class Run:
         Raises:
             CheckpointError: it is damaged.
         """
-        return _read_meta(self.folder / "meta.json")
+        return _read_meta(within(self.folder, "meta.json"))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
-        return read_metrics(self.folder / "metrics.jsonl")
+        return read_metrics(within(self.folder, "metrics.jsonl"))
 
     @cached_property
     def environment(self) -> EnvironmentSpec | None:
@@ -89,7 +89,7 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """Where the newest checkpoint lies."""
-        return self.folder / "checkpoints" / "last.safetensors"
+        return within(self.folder, "checkpoints/last.safetensors")
 
 
 def load_run(folder: str | Path) -> Run:
@@ -101,9 +101,9 @@ def load_run(folder: str | Path) -> Run:
     """
     path = Path(folder)
     for name in ("config.yaml", "meta.json"):
-        if not (path / name).is_file():
+        if not within(path, name).is_file():
             raise CheckpointError(f"{path}: not a run's folder (no {name})")
-    run = Run(path, load_config(path / "config.yaml"))
+    run = Run(path, load_config(within(path, "config.yaml")))
     _ = run.meta, run.environment  # read once, here, so that damage shows before any work
     return run
 
@@ -149,21 +149,23 @@ def peak_memory() -> dict[str, float]:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     """A folder may come from anyone: what is used of its meta.json is checked."""
-    with path.open("rb") as file:
-        content = file.read(_MAX_META_BYTES + 1)
-    if len(content) > _MAX_META_BYTES:
-        raise CheckpointError(f"{path}: larger than {_MAX_META_BYTES:,} bytes: not a run's meta.json")
     try:
-        meta = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        meta = parse_json(read_regular(path, _MAX_META_BYTES))
+    except Unreadable as error:
+        raise CheckpointError(f"{error}: not a run's meta.json") from None
+    except ValueError as error:
         raise CheckpointError(f"{path}: damaged: not JSON ({str(error)[:200]})") from None
     if not isinstance(meta, dict):
         raise CheckpointError(f"{path}: damaged: expected an object, got {type(meta).__name__}")
     if not _is_name(meta.get("label")):
         raise CheckpointError(f"{path}: damaged: label is not a short line of text")
     env_id = meta.get("env_id")
-    if env_id is not None and (not _is_name(env_id) or ":" in env_id):
-        raise CheckpointError(f'{path}: damaged: env_id is not an environment\'s name ("module:Env" imports code)')
+    if env_id is not None and not _is_name(env_id):
+        raise CheckpointError(f"{path}: damaged: env_id is not an environment's name")
+    try:
+        refuse_code(env_id)
+    except CodeRefused as error:
+        raise CheckpointError(f"{path}: {error}") from None
     return meta
 
 

@@ -24,6 +24,9 @@ from offline_robust.plain_yaml import read_yaml
 MAX_CELLS = 10_000
 """Runs of one sweep, at most."""
 
+MAX_KEYS = 256
+"""Keys of the grid, and of one item of the list."""
+
 MAX_SEEDS = 1_000
 _MAX_BYTES = 1_000_000
 _MAX_NAME = 120
@@ -251,6 +254,7 @@ def _grid(sweep: SweepConfig, where: str) -> list[dict[str, Any]]:
         return [{}]
     if not sweep.grid:
         raise ConfigError(f"{where}: grid: is empty; give keys and their values, or leave it out")
+    _check_count(len(sweep.grid), f"{where}: grid")
     for key, values in sweep.grid.items():
         _check_key(key, f"{where}: grid")
         if not values:
@@ -266,7 +270,10 @@ def _items(sweep: SweepConfig, where: str) -> Sequence[Mapping[str, Any]]:
         return [{}]
     if not sweep.items:
         raise ConfigError(f"{where}: list: is empty; give sets of overrides, or leave it out")
+    if len(sweep.items) > MAX_CELLS:
+        raise ConfigError(f"{where}: list: {len(sweep.items):,} items, at most {MAX_CELLS:,} runs are allowed")
     for place, item in enumerate(sweep.items):
+        _check_count(len(item), f"{where}: list[{place}]")
         for key in item:
             if key not in _OWN_KEYS:
                 _check_key(key, f"{where}: list[{place}]")
@@ -277,10 +284,15 @@ def _items(sweep: SweepConfig, where: str) -> Sequence[Mapping[str, Any]]:
 
 def _refuse_nested(overrides: Mapping[str, Any], where: str) -> None:
     """Refuses a key together with a part of it: the later would undo the earlier, and the run's name tell of both."""
-    for key in overrides:
-        for part in overrides:
-            if part.startswith(f"{key}."):
+    for part in overrides:
+        for dot in re.finditer(r"\.", part):
+            if (key := part[: dot.start()]) in overrides:
                 raise ConfigError(f"{where}: '{key[:80]}' and '{part[:80]}' set the same thing; keep one of them")
+
+
+def _check_count(keys: int, where: str) -> None:
+    if keys > MAX_KEYS:
+        raise ConfigError(f"{where}: {keys:,} keys, at most {MAX_KEYS} are allowed; put them into a base")
 
 
 def _check_key(key: str, where: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shlex
 import sys
@@ -27,6 +26,7 @@ from offline_robust.experiments.sweep import digest
 from offline_robust.files import remove_temporaries, write_json, write_text
 from offline_robust.locks import writing
 from offline_robust.stopping import Stopped, heard, said
+from offline_robust.untrusted import parse_json, read_regular, within
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
 _MAX_MARK = 10_000
@@ -55,7 +55,7 @@ def refuse_another(folder: Path, config: RunConfig) -> None:
     """
     if not (folder / "config.yaml").is_file():
         return
-    before, now = (_flat(values.to_dict()) for values in (load_config(folder / "config.yaml"), config))
+    before, now = (_flat(values.to_dict()) for values in (load_config(within(folder, "config.yaml")), config))
     for key in sorted(before.keys() | now.keys()):
         if key.partition(".")[0] not in ("evaluation", "wandb") and not alike(before.get(key), now.get(key)):
             raise ConfigError(
@@ -85,7 +85,7 @@ def run_cell(folder: Path) -> None:
     from offline_robust.experiments.train import train
 
     with writing(folder):
-        config = load_config(folder / CONFIG)
+        config = load_config(within(folder, CONFIG))
         if is_finished(folder, config):
             return
         with _told_as_train(folder):
@@ -187,9 +187,8 @@ def _say(text: str) -> None:
 
 def _read_mark(folder: Path) -> Mapping[str, Any]:
     try:
-        with (folder / MARK).open("rb") as file:
-            content = json.loads(file.read(_MAX_MARK))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(read_regular(within(folder, MARK), _MAX_MARK))
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -204,7 +203,7 @@ def _mark(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 def _results_hash(folder: Path) -> str | None:
     try:
-        return hashlib.sha256((folder / "results.csv").read_bytes()).hexdigest()
+        return hashlib.sha256(within(folder, "results.csv").read_bytes()).hexdigest()
     except OSError:
         return None
 

@@ -19,6 +19,7 @@ from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import EnvironmentConfig, TrainingConfig, load_config, load_learner
 from offline_robust.experiments.sweep import (
+    MAX_CELLS,
     Cell,
     SweepConfig,
     SweepEvaluation,
@@ -96,22 +97,30 @@ def load_comparison(source: str | Path | Mapping[str, Any]) -> ComparisonConfig:
     return _checked(values["comparison"], path)
 
 
-def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison") -> SweepConfig:
+def comparison_sweep(comparison: ComparisonConfig, where: str = "comparison", download: bool = False) -> SweepConfig:
     """The sweep that trains and evaluates a comparison.
 
     A learner trains as its bundled configuration for the dataset's environment says, on the dataset asked for. One
     without such a configuration has its defaults, and as many updates as the first learner that has one; what it trains
     before its policy (a nominal model, a density) has the share of them that its bundled configurations give it.
 
+    Args:
+        comparison: what is compared.
+        where: its file, for messages.
+        download: whether Minari datasets that are not here may be downloaded.
+
     Raises:
         ConfigError: unknown learner, or a learner that is there twice.
         DatasetNotFound: no such dataset, or its data are not made yet.
     """
+    count = len(comparison.datasets) * len(comparison.learners)
+    if count > MAX_CELLS:
+        raise ConfigError(f"{where}: {count:,} learners on datasets, at most {MAX_CELLS:,} runs are allowed")
     items = []
     contenders = [_contender(entry) for entry in comparison.learners]
     called = _dataset_names(comparison.datasets)
     for dataset in comparison.datasets:
-        locate(dataset)  # refused here, before anything is trained
+        locate(dataset, download)  # refused here, before anything is trained
         environment = comparison.choice.on(environment_of(dataset, comparison.choice))
         env_id = environment.id if environment is not None else None
         bases = [_base(contender, env_id) for contender in contenders]
@@ -150,7 +159,7 @@ def _dataset_names(datasets: Sequence[str]) -> dict[str, str]:
 
 def environment_of(dataset: str, choice: EnvironmentChoice | None = None) -> EnvironmentSpec | None:
     """The environment a dataset was made in: of a bundled one as its recipe says, of others as data and user do."""
-    return known_environment(dataset) or load_dataset(dataset, env=choice).environment
+    return known_environment(dataset) or load_dataset(dataset, env=choice, download=False).environment
 
 
 def bundled_config(learner: str, env_id: str | None) -> str | None:

@@ -28,6 +28,7 @@ from offline_robust.files import write_json, write_text
 from offline_robust.locks import writing
 from offline_robust.plain_yaml import dump_yaml
 from offline_robust.reports.trained_on import data_names, data_of, different_data
+from offline_robust.untrusted import parse_json, within
 
 RUNS, INDEX, SWEEP = "runs", "cells.json", "sweep.yaml"
 AGENT = "WANDB_SWEEP_ID"
@@ -142,6 +143,7 @@ def run_sweep(
     progress: Progress | None = None,
     command: str = "",
     score: str | None = None,
+    download: bool = False,
 ) -> SweepOutcome:
     """Trains and evaluates the cells that are not finished, then writes the table and the report of all that are.
 
@@ -155,6 +157,7 @@ def run_sweep(
         progress: told a few times a second.
         command: what reproduces the report.
         score: the name of a score reference that the report shows beside returns.
+        download: whether Minari datasets that are not here may be downloaded.
 
     Raises:
         ConfigError: unknown engine, a folder that cannot be written, or one that holds other runs.
@@ -164,7 +167,7 @@ def run_sweep(
     work: Engine = engine(engine_name)
     check_evaluation(cells, score)
     for dataset in dict.fromkeys(cell.config.dataset for cell in cells):
-        locate(dataset)  # what is missing is refused here, and what is downloaded is downloaded once
+        locate(dataset, download)  # what is missing is refused here, and what is downloaded is downloaded once
     out = out.resolve()
     states = look(cells, out)
     names = {cell.name for cell in (cells if chosen is None else chosen)}
@@ -246,7 +249,7 @@ def summarise_sweep(
     finished = [state for state in states if state.state == "finished"]
     notes = _data_notes(finished)
     labels = _labels([state.cell for state in states])
-    evaluated = [state for state in finished if (state.folder / "results.csv").is_file()]
+    evaluated = [state for state in finished if within(state.folder, "results.csv").is_file()]
     runs = [load_run(state.folder) for state in evaluated]
     names = data_names([data_of(run.meta, run.config.dataset) for run in runs], pool=False)
     tables = []
@@ -323,7 +326,7 @@ def _measure(states: Sequence[CellState]) -> None:
         if state.state == "running":
             training = state.cell.config.training
             state.total = training.steps + training.model_steps
-            state.phase, state.done = _last_step(state.folder / "metrics.jsonl")
+            state.phase, state.done = _last_step(within(state.folder, "metrics.jsonl"))
             if state.done >= state.total and (state.folder / "policy.safetensors").is_file():
                 state.phase = "evaluate"
 
@@ -337,7 +340,7 @@ def _last_step(path: Path) -> tuple[str, int]:
         return "", 0
     for line in reversed(lines):
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            content = json.loads(line)
+            content = parse_json(line)
             return str(content["phase"]), int(content["step"])
     return "", 0
 

@@ -23,6 +23,7 @@ from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
 from offline_robust.files import writable_home, write_json
 from offline_robust.reports.trained_on import data_of
+from offline_robust.untrusted import parse_json, read_regular, within
 
 START, FINISH = 60, 300
 """Seconds to wait for the network when a run is started and ended."""
@@ -35,6 +36,7 @@ IDENTITY = "wandb.json"
 
 _MAX_GROUP, _MAX_TAG = 128, 64
 _NOT_IN_PROJECTS = "/\\#?%:"
+_MAX_META_BYTES, _MAX_IDENTITY_BYTES = 1_000_000, 10_000
 _FILES = (".npz", ".hdf5", ".h5")
 _HASHED_APART = ("seed", "wandb", "evaluation")
 
@@ -206,8 +208,8 @@ def version_tags(folder: Path) -> list[str]:
 def _meta(folder: Path) -> dict[str, Any]:
     """What meta.json says; nothing where it is not there or damaged."""
     try:
-        content = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(read_regular(within(folder, "meta.json"), _MAX_META_BYTES))
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -252,9 +254,13 @@ def online(settings: WandbConfig) -> bool:
 
 
 def _known_id(identity: Path) -> str | None:
+    """The id that a run's folder keeps; None where there is none, or none that W&B would take."""
     if not identity.is_file():
         return None
-    known = json.loads(identity.read_text(encoding="utf-8"))["id"]
+    try:
+        known = parse_json(read_regular(within(identity.parent, identity.name), _MAX_IDENTITY_BYTES))["id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
     return known if isinstance(known, str) and known.isalnum() and len(known) <= 64 else None
 
 

@@ -27,6 +27,7 @@ from offline_robust.learners import LEARNERS, Learner, ProblemSpec
 from offline_robust.learners.futures import future_warnings
 from offline_robust.locks import writing
 from offline_robust.models import MODELS, diagnose
+from offline_robust.untrusted import within
 
 STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
 """Random streams by purpose; each is seeded from (seed, its place here) and saved with the checkpoint."""
@@ -42,6 +43,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    download: bool = False,
 ) -> Run:
     """Trains a learner as a configuration says and returns the run.
 
@@ -52,6 +54,8 @@ def train(
         resume: go on from the folder's last checkpoint, bit for bit as if nothing had stopped it; a folder without a
             checkpoint starts from the beginning, a finished one is returned as it is.
         progress: see `Progress`.
+        download: whether a Minari dataset that is not here may be downloaded; without it only one that ``overrides``
+            name, for a configuration may come from anyone.
 
     Raises:
         ConfigError: the configuration is not valid, or the folder holds a run already.
@@ -67,7 +71,7 @@ def train(
     with writing(folder):
         _refuse_another(resolved, folder, resume)  # again: nobody else writes there now
         torch.set_num_threads(resolved.training.threads)
-        return _Training(resolved, folder, progress).run(resume)
+        return _Training(resolved, folder, progress, download or "dataset" in (overrides or {})).run(resume)
 
 
 @dataclass
@@ -75,6 +79,7 @@ class _Training:
     config: RunConfig
     folder: Path
     progress: Progress | None
+    download: bool
 
     def run(self, resume: bool) -> Run:
         config, settings = self.config, self.config.training
@@ -82,7 +87,12 @@ class _Training:
         if resume and _is_finished(self.folder):
             return run
         saved = load_checkpoint(run.checkpoint) if resume and run.checkpoint.is_file() else None
-        dataset = load_dataset(config.dataset, env=config.environment, device=str(_device(settings.device)))
+        dataset = load_dataset(
+            config.dataset,
+            env=config.environment,
+            device=str(_device(settings.device)),
+            download=self.download,
+        )
         environment = dataset.environment
         messages = confirm(dataset, said=config.env_id is not None)
         check_wandb(config.wandb)
@@ -99,7 +109,7 @@ class _Training:
         self._write_start(dataset, messages)
         told = None if environment is None else str(environment)
         wandb = WandbRun(config, self.folder, label_of(config), told) if config.wandb.mode != "disabled" else None
-        metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=step)
+        metrics = MetricsFile(within(self.folder, "metrics.jsonl"), keep_until=step)
         total = settings.model_steps + settings.steps
         sums: dict[str, Tensor] = {}
         clock = _Clock(step, _time_so_far(run) if step else 0.0)
@@ -359,12 +369,12 @@ def _refuse_another(config: RunConfig, folder: Path, resume: bool) -> None:
 
 
 def _is_finished(folder: Path) -> bool:
-    return (folder / "policy.safetensors").is_file()
+    return within(folder, "policy.safetensors").is_file()
 
 
 def _require_same(config: RunConfig, folder: Path) -> None:
     """A resumed run must be the run that was started."""
-    before, now = load_config(folder / "config.yaml").to_dict(), config.to_dict()
+    before, now = load_config(within(folder, "config.yaml")).to_dict(), config.to_dict()
     for section in now:
         if section not in ("wandb", "evaluation") and not alike(before[section], now[section]):
             key, was, asked = _first_difference(before[section], now[section], section)

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -28,6 +28,7 @@ from offline_robust.networks.spec import (
     policy_spec,
     tensor_shapes,
 )
+from offline_robust.tensor_files import open_tensors
 
 __all__ = [
     "MAX_LAYERS",
@@ -126,7 +127,7 @@ def load_policy(path: str | Path) -> Policy:
     if not where.is_file():
         raise CheckpointError(f"{where}: no such policy file")
     try:
-        with safe_open(where, framework="pt") as file:
+        with open_tensors(where) as file:
             spec = _read_spec((file.metadata() or {}).get("policy", ""), where)
             # The header says it all: nothing is allocated for a file that does not fit its description.
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict

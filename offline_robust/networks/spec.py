@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
-from offline_robust.environment import EnvironmentSpec, make_spec
+from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import parse_json
 
 MAX_WIDTH, MAX_LAYERS = 8_192, 16
 """Bounds of hidden widths and of their number, for every network."""
@@ -125,7 +126,7 @@ def encode_spec(spec: PolicySpec) -> str:
 def decode_spec(text: str) -> tuple[PolicySpec | None, str]:
     """Reads `encode_spec`'s JSON from a file that is not trusted: the description, or None and what is wrong."""
     try:
-        content = json.loads(text) if text else {}
+        content = parse_json(text) if text else {}
         if content.get("format") != _FORMAT:
             return None, ""
         fields = dict(content["spec"])
@@ -137,15 +138,7 @@ def decode_spec(text: str) -> tuple[PolicySpec | None, str]:
         fields.pop("env_id", None)
         spec = PolicySpec(**fields | {"hidden": tuple(fields["hidden"])})
         return spec, spec_problem(spec)
-    except (
-        ArithmeticError,
-        AttributeError,
-        EvaluationError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (ArithmeticError, AttributeError, EvaluationError, LookupError, TypeError, ValueError) as error:
         return None, one_line(error)
 
 
@@ -157,7 +150,8 @@ def decode_environment(fields: Mapping[str, Any]) -> EnvironmentSpec | None:
     """
     if (content := fields.get("environment")) is not None:
         return EnvironmentSpec.from_dict(content, "the policy")
-    return None if fields.get("env_id") is None else make_spec(fields["env_id"], source="the policy")
+    named = fields.get("env_id")
+    return None if named is None else EnvironmentSpec.from_dict({"id": named}, "the policy")
 
 
 def spec_problem(spec: PolicySpec) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from offline_robust.csv_text import csv_of
 from offline_robust.evaluation.results import Results
 from offline_robust.files import write_text
 from offline_robust.reports import html, markdown
@@ -15,6 +16,7 @@ from offline_robust.reports.canvas import save_png
 from offline_robust.reports.costs import cost_data
 from offline_robust.reports.page import Report, Scores, build_report
 from offline_robust.reports.records import RunRecord
+from offline_robust.untrusted import within
 
 
 def write_reports(
@@ -39,6 +41,8 @@ def write_reports(
         EvaluationError: as for `write_report`.
     """
     where = Path(folder)
+    for name in ("figures", "tables"):
+        within(where, name)  # nothing is written through a link into a folder elsewhere
     report = build_report(
         results, records, title=title, command=command, baseline=baseline, score=score, datasets=datasets
     )
@@ -79,4 +83,4 @@ def tables(report: Report) -> dict[str, pd.DataFrame]:
 
 
 def _csv(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_of(table))

@@ -31,6 +31,10 @@ Scores = ScoreReference | Mapping[str, ScoreReference] | None
 """A reference, or one for each environment by its id."""
 
 
+MAX_LEARNERS, MAX_PARAMETERS, MAX_MEANS = 100, 100, 10_000
+"""Learners, sets of perturbed parameters, and means (of a learner under a condition) of one report, in all."""
+
+
 @dataclass(frozen=True)
 class Report:
     """A report before it is written in any format.
@@ -93,6 +97,7 @@ def build_report(
     """The report as blocks, for any format; arguments and errors as for `write_report`."""
     if baseline is not None and baseline not in results.learners:
         raise EvaluationError(f"no learner {baseline!r} in the results{nearest(baseline, results.learners)}")
+    _check_size(results)
     parts = split(results, records, datasets)
     envs = list(dict.fromkeys(part.env_id for part in parts))
     where = envs[0] if len(envs) == 1 else f"{len(envs)} environments"
@@ -114,6 +119,20 @@ def build_report(
     blocks += [*model_section(everyone), *setup_section(results, everyone)]
     blocks += [*_reproduce(command, everyone, pictures(blocks)), *_method(results, [part.known for part in parts])]
     return Report(heading, blocks, parts)
+
+
+def _check_size(results: Results) -> None:
+    """Refuses what would be drawn for hours: every learner is compared with others, every parameter has its panels."""
+    for most, what, columns in (
+        (MAX_LEARNERS, "learners (counted in each environment)", ["env_id", "learner"]),
+        (MAX_PARAMETERS, "sets of perturbed parameters", ["env_id", "perturbation"]),
+        (MAX_MEANS, "means of a learner under a condition", ["env_id", "learner", "condition"]),
+    ):
+        if (count := len(results.frame[columns].drop_duplicates())) > most:
+            raise EvaluationError(
+                f"a report holds at most {most:,} {what}, these results have {count:,}: compare fewer (the table is "
+                "whole)"
+            )
 
 
 def _system(parts: Sequence[Part]) -> str:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import hashlib
 import math
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offline_robust.errors import EvaluationError
+from offline_robust.untrusted import (
+    MAX_NUMBER,
+    MAX_STEP,
+    Unreadable,
+    open_regular,
+    parse_json,
+    read_lines,
+    read_regular,
+    within,
+)
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps (K,) and values (K,) of one metric."""
@@ -20,6 +31,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 _MAX_METRICS = 400_000_000
 _MAX_TEXT = 1_000_000
 _POINTS = 600
+_MAX_KEYS = 1_000
 
 
 @dataclass(frozen=True)
@@ -57,20 +69,32 @@ class RunRecord:
         if not where.is_dir():
             raise EvaluationError(f"{where}: no such run folder")
         notes: list[str] = []
-        meta = _read_object(where / "meta.json", notes) or {}
-        model = _read_object(where / "model.json", notes) if (where / "model.json").exists() else None
-        metrics, before = _read_metrics(where / "metrics.jsonl", notes)
+        meta = _read_object(where, "meta.json", notes) or {}
+        model = _read_object(where, "model.json", notes) if (where / "model.json").exists() else None
+        metrics, before = _read_metrics(where, notes)
         label = meta.get("label") or meta.get("learner") or ""
         return cls(
             name=where.resolve().name,
             learner=str(label),
-            config=_read_text(where / "config.yaml", notes),
+            config=_read_text(where, "config.yaml", notes),
             meta=meta,
             metrics=metrics,
             model=model,
             notes=tuple(notes),
             before=before,
         )
+
+
+def record_digest(folder: str | Path) -> str:
+    """A hash of everything that `RunRecord.read` reads from a run folder."""
+    digest = hashlib.sha256()
+    for name in ("config.yaml", "meta.json", "model.json", "metrics.jsonl"):
+        path = within(folder, name)
+        digest.update(name.encode())
+        if path.is_file():
+            with open_regular(path) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def numbers(values: Any) -> list[float]:
@@ -81,66 +105,83 @@ def numbers(values: Any) -> list[float]:
     return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else math.nan for v in items]
 
 
-def _read_text(path: Path, notes: list[str]) -> str:
+def _read_text(folder: Path, name: str, notes: list[str]) -> str:
     try:
-        if path.stat().st_size > _MAX_TEXT:
-            notes.append(f"{path.name} is larger than {_MAX_TEXT} bytes and was left out")
-            return ""
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(within(folder, name), _MAX_TEXT).decode("utf-8", "replace")
+    except Unreadable as error:
+        notes.append(f"{name} was left out: it {error.strerror}")
     except OSError:
-        notes.append(f"{path.name} is missing")
-        return ""
+        notes.append(f"{name} is missing")
+    return ""
 
 
-def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
-    text = _read_text(path, notes)
+def _read_object(folder: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
+    text = _read_text(folder, name, notes)
     if not text:
         return None
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except ValueError:
         content = None
     if not isinstance(content, dict):
-        notes.append(f"{path.name} does not hold a JSON object")
+        notes.append(f"{name} does not hold a JSON object")
         return None
     return content
 
 
-def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[str, Curve], float]:
+def _read_metrics(folder: Path, notes: list[str]) -> tuple[dict[str, Curve], float]:
     """The curves, and the last step of the phase ``model``."""
-    if not path.is_file() or path.stat().st_size > _MAX_METRICS:
-        notes.append(f"{path.name} is missing or too large")
+    name = "metrics.jsonl"
+    try:
+        path = within(folder, name)
+        if path.stat().st_size > _MAX_METRICS:
+            raise Unreadable(errno.EFBIG, f"is larger than {_MAX_METRICS:,} bytes", name)
+        with open_regular(path) as file:
+            points, before, damaged = _points(file)
+    except OSError as error:
+        notes.append(f"{name} was left out: it {error.strerror if isinstance(error, Unreadable) else 'is missing'}")
         return {}, 0.0
-    points: dict[str, list[tuple[float, float]]] = {}
-    damaged, before = 0, 0.0
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-                step = float(row["step"])
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                damaged += 1
-                continue
-            if row.get("phase") == "model" and math.isfinite(step):
-                before = max(before, step)
-            for key, value in row.items():
-                if "/" in key and isinstance(value, int | float) and not isinstance(value, bool):
-                    points.setdefault(key, []).append((step, _float(value)))
     if damaged:
         # A killed run leaves at most its last line cut.
-        notes.append(f"{damaged} line{'s' if damaged > 1 else ''} of {path.name} could not be read")
+        notes.append(f"{damaged} line{'s' if damaged > 1 else ''} of {name} could not be read")
+    if len(points) > _MAX_KEYS:
+        notes.append(f"{name} has more than {_MAX_KEYS:,} metrics, the others were left out")
+        del points[next(reversed(points))]
     return {key: _curve(values) for key, values in points.items()}, before
 
 
-def _float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+def _points(file: BinaryIO) -> tuple[dict[str, array[float]], float, int]:
+    """Of every metric its steps and values in turn; the last step of the phase ``model``; lines that are none.
+
+    One metric more than `_MAX_KEYS` shows that there were more.
+    """
+    points: dict[str, array[float]] = {}
+    damaged, before = 0, 0.0
+    for line in read_lines(file):
+        try:
+            row = parse_json(line)
+            step = _bounded(row["step"], MAX_STEP)
+        except (ValueError, KeyError, TypeError):
+            damaged += 1
+            continue
+        if row.get("phase") == "model":
+            before = max(before, step)
+        for key, value in row.items():
+            if "/" not in key or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if key in points or len(points) <= _MAX_KEYS:
+                points.setdefault(key, array("d")).extend((step, float(value)))
+    return points, before, damaged
 
 
-def _curve(points: Sequence[tuple[float, float]]) -> Curve:
-    table = np.array(points)
-    table = table[np.isfinite(table).all(1)]
+def _bounded(value: Any, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
+        raise ValueError(f"{str(value)[:20]} is not a number up to {most:g}")
+    return float(value)
+
+
+def _curve(points: array[float]) -> Curve:
+    table = np.frombuffer(points, np.float64).reshape(-1, 2)
+    table = table[(np.abs(table) <= MAX_NUMBER).all(1)]
     stride = max(1, -(-len(table) // _POINTS))
-    return table[::stride, 0], table[::stride, 1]
+    return table[::stride, 0].copy(), table[::stride, 1].copy()
