@@ -50,6 +50,8 @@ def run(
             counts[outcome.partition(":")[0]] += 1
             if outcome.partition(":")[0] in BAD:
                 print(f"pair {number} (seed {seed}): {' and '.join(pair)}, {share:.3f} later: {outcome}", flush=True)
+            if (number + 1) % 10 == 0:
+                print(f"{number + 1} of {count}: {dict(counts)}", flush=True)
     return counts
 
 
