@@ -47,6 +47,8 @@ def run(count: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS, proce
             if outcome != "equal":
                 moments = [round(moment, 3) for moment in moments]
                 print(f"kill {number} (seed {seed}): {kind} by {how.name} after {moments} s: {outcome}", flush=True)
+            if (number + 1) % 10 == 0:
+                print(f"{number + 1} of {count}: {dict(counts)}", flush=True)
     return counts
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from campaign_work import LIMIT, Work, emptied, finish, prepare
+from campaign_work import LIMIT, REPORTED, Work, emptied, finish, prepare
 from command_server import Commands
 
 BAD = ("mixture", "traceback", "stuck")
@@ -50,6 +50,8 @@ def run(
             counts[outcome.partition(":")[0]] += 1
             if outcome.partition(":")[0] in BAD:
                 print(f"pair {number} (seed {seed}): {' and '.join(pair)}, {share:.3f} later: {outcome}", flush=True)
+            if (number + 1) % 10 == 0:
+                print(f"{number + 1} of {count}: {dict(counts)}", flush=True)
     return counts
 
 
@@ -95,8 +97,9 @@ class _Scene:
             return Work(lambda out: ["report", str(out)])
         work = self.kinds["sweep"](3) if kind == "same sweep" else self.kinds[kind](seed)
         arguments = work.arguments
-        if pair == ("train", "evaluate") and kind == "evaluate":  # the run that is being trained
-            return Work(lambda out: [*arguments(out)[:1], str(out), *arguments(out)[2:]])
+        if pair == ("train", "evaluate"):  # the run that is being trained
+            here = (lambda out: ["evaluate", str(out), *arguments(out)[2:]]) if kind == "evaluate" else arguments
+            return Work(here, REPORTED)
         if kind == "collect":
             return Work(lambda out: [text for text in arguments(out) if text != "--overwrite"])
         if pair == ("train", "train"):

@@ -49,8 +49,8 @@ def _timeless(path: Path) -> bytes:
     return json.dumps(kept).encode()
 
 
-_REPORTED = (*_TOLD_APART, "report.html", "report.md", "costs.csv")
-"""A sweep's report tells how long its runs took."""
+REPORTED = (*_TOLD_APART, "report.html", "report.md", "costs.csv")
+"""A report tells how long its runs took: these differ where the runs were trained anew."""
 
 
 def prepare(folder: Path, commands: Commands, seeds: Sequence[int] = (3,)) -> dict[str, Callable[[int], Work]]:
@@ -80,11 +80,11 @@ def prepare(folder: Path, commands: Commands, seeds: Sequence[int] = (3,)) -> di
         "collect": lambda seed: Work(lambda out: [*collect, "--seed", str(seed), "--out", str(out), "--overwrite"]),
         "sweep": lambda seed: Work(
             lambda out: ["sweep", str(folder / f"sweep{seed}.yaml"), "--out", str(out), "--jobs", "2", "--quiet"],
-            _REPORTED,
+            REPORTED,
         ),
         "compare": lambda seed: Work(
             lambda out: [*compare, "--seeds", f"{seed},{seed + 10}", "--out", str(out), "--jobs", "2", "--quiet"],
-            _REPORTED,
+            REPORTED,
         ),
     }
 
