@@ -24,7 +24,7 @@ from offline_robust.untrusted import MEMORY, open_regular
 
 # Deflate, the densest filter that h5py brings, gives at most 1032:1.
 _MAX_RATIO = 1_100
-_CHUNK_CACHE = 2**25
+_CHUNK_CACHE, _LARGE = 2**25, 2**20
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError)
 
 
@@ -149,7 +149,8 @@ def read_array(where: str, group: Any, name: str, budget: Budget, single: bool =
             count *= int(length)
         stored = item.get_storage_size()
         budget.take(at, count * kind.itemsize, stored, count * KEPT[kind.kind])
-        narrow = single and kind.kind == "f" and _fits_the_cache(layout, kind)
+        # Converting while reading costs small arrays more than it saves.
+        narrow = single and kind.kind == "f" and count * kind.itemsize > _LARGE and _fits_the_cache(layout, kind)
         values = np.empty(shape, np.float32 if narrow else kind)
         if count:
             item.read(h5py.h5s.ALL, h5py.h5s.ALL, values)

@@ -124,6 +124,7 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
     import wandb
 
     os.environ.setdefault("WANDB__SERVICE_WAIT", str(SERVICE))
+    within(folder, "wandb")  # what W&B writes goes there
     identity = folder / IDENTITY
     known = _known_id(identity)
     mode = ("online" if has_key() else "offline") if settings.mode == "auto" else settings.mode
