@@ -13,9 +13,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_robust import untrusted
 from offline_robust.datasets.problems import refusal
 from offline_robust.errors import DatasetError, nearest
+from offline_robust.untrusted import CodeRefused, refuse_code
+from offline_robust.untrusted import parse_json as bounded_json
 
 Spaces = gym.spaces.Box | gym.spaces.Discrete
 
@@ -83,7 +84,7 @@ def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
     if len(text) > MAX_JSON:
         raise refusal(where, f"is {len(text):,} bytes of JSON", f"at most {MAX_JSON:,} are read")
     try:
-        content = untrusted.parse_json(text)
+        content = bounded_json(text)
     except ValueError as error:
         raise refusal(where, f"is not JSON ({error})", "restore the file from its source") from None
     if not isinstance(content, dict):
@@ -151,8 +152,8 @@ def environment(env_id: object, env_kwargs: object) -> tuple[str | None, dict[st
     if not known:
         return None, {}
     try:
-        untrusted.refuse_code(env_id, env_kwargs)
-    except untrusted.CodeRefused:
+        refuse_code(env_id, env_kwargs)
+    except CodeRefused:
         return None, {}
     keyed = isinstance(env_kwargs, dict) and all(isinstance(key, str) for key in env_kwargs)
     return str(env_id), dict(env_kwargs) if keyed else {}  # type: ignore[call-overload]
