@@ -48,6 +48,8 @@ def prepare(folder: Path, config: RunConfig) -> None:
         ConfigError: the folder holds a run of another configuration.
     """
     refuse_another(folder, config)
+    for name in (LOG, _LOCK):
+        within(folder, name)  # both are added to, not replaced
     write_text(folder / CONFIG, config.to_yaml())
 
 
