@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from toys import line_dataset, run_values, saved
 
 from offline_robust.cli import main
@@ -133,6 +134,25 @@ def test_nothing_is_written_through_a_link(name: str, run: Path, tmp_path: Path,
     assert (leaving.value.code, error.count("error:")) == (2, 1), error
     assert "out of its folder" in error
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".lock", "runs/base-seed0", "runs/base-seed0/log.txt", "runs/base-seed0/.lock"])
+def test_a_sweep_adds_to_no_file_elsewhere(name: str, sound: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    values = yaml.safe_load((sound / "config.yaml").read_text())
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"base": values, "seeds": 1}))
+    outside = tmp_path / "outside"
+    path = tmp_path / "sweep" / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(outside)
+    monkeypatch.setattr(
+        sys, "argv", ["offline-robust", "sweep", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "sweep")]
+    )
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    error = capsys.readouterr().err
+    assert (leaving.value.code, error.count("error:")) == (2, 1), error
+    assert "out of its folder" in error
+    assert not outside.exists()
 
 
 def test_a_folder_that_is_a_link_is_an_ordinary_one(run: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from offline_robust.files import write_text
 from offline_robust.reports.folder import tables
 from offline_robust.reports.page import Report
 from offline_robust.reports.wandb_report import build_wandb_report, specification
+from offline_robust.untrusted import within
 
 _FILES = ("results.csv", "results.meta.json", "report.html", "report.md")
 _MAX_NAME, _MAX_ROWS = 128, 10_000
@@ -51,7 +52,7 @@ def log_evaluation(config: RunConfig, folder: Path, label: str, env_id: str | No
         evaluation_values(own),
         {"eval/conditions": condition_table(own)} | ({"eval/episodes": own} if len(own) <= _MAX_ROWS else {}),
         config.training.model_steps + config.training.steps,
-        {name: folder / name for name in _FILES},
+        {name: within(folder, name) for name in _FILES},
     )
     run.finish()
 
@@ -105,8 +106,8 @@ def _log_files(settings: WandbConfig, folder: Path, report: Report, name: str) -
     )
     try:
         run.log({f"report/{key}": wandb.Table(dataframe=table) for key, table in tables(report).items()})
-        files = {file: folder / file for file in _FILES}
-        files |= {f"figures/{path.name}": path for path in sorted((folder / "figures").glob("*"))}
+        figures = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("*"))]
+        files = {file: within(folder, file) for file in (*_FILES, *figures)}
         attach(run, f"report-{run.id}", "report", files)
     finally:
         run.finish()

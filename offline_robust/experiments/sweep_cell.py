@@ -44,6 +44,7 @@ def prepare(folder: Path, config: RunConfig) -> None:
     """
     with writing(folder):
         refuse_another(folder, config)
+        within(folder, LOG)  # it is added to, not replaced
         write_text(folder / CONFIG, config.to_yaml())
 
 

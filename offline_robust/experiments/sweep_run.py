@@ -28,7 +28,7 @@ from offline_robust.files import write_json, write_text
 from offline_robust.locks import writing
 from offline_robust.plain_yaml import dump_yaml
 from offline_robust.reports.trained_on import data_names, data_of, different_data
-from offline_robust.untrusted import parse_json, within
+from offline_robust.untrusted import Unreadable, parse_json, within
 
 RUNS, INDEX, SWEEP = "runs", "cells.json", "sweep.yaml"
 AGENT = "WANDB_SWEEP_ID"
@@ -294,9 +294,12 @@ def _open(out: Path, sweep: SweepConfig, todo: Sequence[CellState]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / SWEEP, dump_yaml(sweep.to_dict()))
         for state in todo:
+            within(out, f"{RUNS}/{state.cell.name}")
             state.folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FolderInUse):  # who has it in hand has prepared it
                 prepare(state.folder, state.cell.config)
+    except Unreadable:
+        raise
     except OSError as error:
         if error.errno in FULL:
             raise
@@ -326,14 +329,14 @@ def _measure(states: Sequence[CellState]) -> None:
         if state.state == "running":
             training = state.cell.config.training
             state.total = training.steps + training.model_steps
-            state.phase, state.done = _last_step(within(state.folder, "metrics.jsonl"))
+            state.phase, state.done = _last_step(state.folder / "metrics.jsonl")
             if state.done >= state.total and (state.folder / "policy.safetensors").is_file():
                 state.phase = "evaluate"
 
 
 def _last_step(path: Path) -> tuple[str, int]:
     try:
-        with path.open("rb") as file:
+        with within(path.parent, path.name).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             lines = file.read().splitlines()
     except OSError:

@@ -126,6 +126,7 @@ def begin(settings: WandbConfig, folder: Path, **arguments: Any) -> Any:
     import wandb
 
     os.environ.setdefault("WANDB__SERVICE_WAIT", str(SERVICE))
+    within(folder, "wandb")  # what W&B writes goes there
     if writable_home() is None:  # W&B falls over where it finds none for its settings, cache and data
         for variable in ("WANDB_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
             os.environ.setdefault(variable, str(folder.resolve() / "wandb" / "home"))
