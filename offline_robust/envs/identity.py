@@ -6,7 +6,7 @@ import ast
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from offline_robust.envs.making import Env, make_env
 from offline_robust.envs.model_files import files_digest, model_files
-from offline_robust.envs.parts import parts_of
+from offline_robust.envs.parts import layers, parts_of
 
 _MAX_MODULES = 2_000
 _VERSIONED = {"gymnasium", "mujoco", "numpy", "torch", "offline_robust", "builtins", *sys.stdlib_module_names}
@@ -54,7 +54,7 @@ def environment_identity(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str
 
 
 def _code(env: Env, entry: str) -> str:
-    classes = {cls for layer in _layers(env) for cls in type(layer).__mro__}
+    classes = {cls for layer in layers(env) for cls in type(layer).__mro__}
     own = [cls for cls in classes if cls.__module__.partition(".")[0] not in _VERSIONED]
     modules = _modules({entry, *(cls.__module__ for cls in own)})
     paths = [path for module in modules.values() if (path := _source(module)) is not None]
@@ -67,13 +67,6 @@ def _code(env: Env, entry: str) -> str:
             code = getattr(value, "__code__", None)
             digest.update(f"{cls.__qualname__}.{name}{_bytecode(code) if code else repr(value)[:1_000]}".encode())
     return digest.hexdigest()
-
-
-def _layers(env: Any) -> Iterator[Any]:
-    yield env
-    while isinstance(env, gym.Wrapper):
-        env = env.env
-        yield env
 
 
 def _modules(names: set[str]) -> dict[str, ModuleType]:
@@ -137,7 +130,7 @@ def _bytecode(code: Any) -> str:
 
 def _models(env: Env) -> str:
     """SHA-256 of every number, name and option of the MuJoCo models in an environment."""
-    found = {id(part): part for _, _, part in parts_of(env) if _is_model(part)}
+    found = {id(part): part for layer in layers(env) for _, _, part in parts_of(layer) if _is_model(part)}
     digests = []
     for model in found.values():
         digest = hashlib.sha256()

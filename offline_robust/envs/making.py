@@ -33,7 +33,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env:
         if env_id in gym.registry:
             raise EvaluationError(f"cannot make {env_id}: {_line(error)}") from None
         raise EvaluationError(f"no environment {env_id!r}{nearest(env_id, _offer(env_id))}") from None
-    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+    except (gym.error.Error, ImportError, TypeError, ValueError, OSError) as error:
         given = f" with {dict(env_kwargs)}" if env_kwargs else ""
         raise EvaluationError(f"cannot make {env_id!r}{given}: {_line(error)}") from None
 
