@@ -282,11 +282,14 @@ def test_strengths_of_one_joint_and_of_all_compose() -> None:
 @pytest.mark.parametrize(
     ("actuators", "options", "name", "reason"),
     [
-        (
-            '<general joint="shoulder" gaintype="user" name="odd"/>',
-            {},
-            "gear",
-            "force of the actuator odd follows a law",
+        *(
+            (element.replace("/>", ' name="odd"/>'), {}, "gear", "the force of the actuator odd follows a law")
+            for element in (
+                '<general joint="shoulder" gaintype="user"/>',
+                '<pid joint="shoulder" kp="1"/>',
+                '<dcmotor joint="shoulder" motorconst=".1" resistance="1"/>',
+                '<orientation joint="wrist" kp="1"/>',
+            )
         ),
         (
             ACTUATORS["motor"] + ACTUATORS["cord"],
@@ -468,6 +471,11 @@ def test_a_time_step_too_short_for_what_delays_remember_is_refused() -> None:
         mujoco.mj_step(physics.model, data)
     assert 0.02 <= data.time <= 0.03
     assert arm(ACTUATORS["motor"]).parameters["timestep"].low_open
+
+
+def test_a_value_beyond_all_bounds_can_be_perturbed_where_the_model_has_it() -> None:
+    heavy = STRAPS.format(flag="").replace('damping=".4 .2 .1"', 'damping="1e7"')
+    assert scaled(opened(heavy), ("knee_damping", 1.5)).dof_damping.max() == 1.5e7
 
 
 EVERYTHING = {
