@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.envs.making import Env, make_env
-from offline_robust.envs.model_files import files_digest, model_files
+from offline_robust.envs.model_files import files_digest, forget_assets, model_files
 from offline_robust.envs.parts import layers, parts_of
 
 _MAX_MODULES = 2_000
@@ -39,6 +39,7 @@ def environment_identity(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str
     entry = gym.spec(env_id).entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
     name = entry if isinstance(entry, str) else f"{module}:{getattr(entry, '__qualname__', '')}"
+    forget_assets()
     env = make_env(env_id, env_kwargs)
     # The file that a class names itself is in no argument.
     named = {"arguments": env_kwargs, "own": getattr(env.unwrapped, "fullpath", None)}

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.envs.making import Env, make_env
-from offline_robust.envs.model_files import files_stamp
+from offline_robust.envs.model_files import files_stamp, forget_assets
 from offline_robust.envs.perturbations import (
     _ON_CHANGE,
     ANY,
@@ -250,6 +250,7 @@ def system(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> System:
 @lru_cache(maxsize=64)
 def _system(env_id: str, key: str, stamp: str) -> System:
     kwargs = json.loads(key)
+    forget_assets()
     env = make_env(env_id, kwargs)
     physics = _scratch(env_id, key, stamp)
     inner: Any = env.unwrapped
