@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.mujoco import MujocoEnv
 
-from offline_robust.environment import make_spec
+from offline_robust.environment import make_env, make_spec
 from offline_robust.envs import model_files, system
 from offline_robust.envs.identity import environment_identity
 from offline_robust.evaluation import Results, evaluate
@@ -154,6 +154,19 @@ def test_an_evaluation_after_an_included_file_changed_gives_the_new_figures(tmp_
     assert len(list(cells.iterdir())) == 2 * len(kept)
     # Nominal values, too, are those of the file as it is now.
     assert system(make_spec(OWN, {"xml_file": xml})).nominal["mass"].max() == 5.0
+
+
+@pytest.mark.parametrize("look", [system, environment_identity])
+def test_assets_rewritten_within_a_second_are_read_again(tmp_path: Path, look: Callable[..., Any]) -> None:
+    kwargs = {"xml_file": write_scene(tmp_path)}
+    found = []
+    for k, height in enumerate((0.25, 0.75)):
+        path = tmp_path / "assets" / "shapes" / "hills.bin"
+        path.write_bytes(hills(height))
+        os.utime(path, ns=(0, 10**18 + k))
+        look(make_spec(OWN, kwargs))
+        found.append(make_env(make_spec(OWN, kwargs)).unwrapped.model.hfield_data.tolist())  # type: ignore[attr-defined]
+    assert found == [[0, 0.25, 0, 1], [0, 0.75, 0, 1]]
 
 
 def test_a_file_that_a_class_names_itself_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,11 +111,13 @@ def test_friction_scales_every_contact_wherever_it_takes_it_from(options: dict[s
     assert numbers(physics.model) == before
 
 
-def test_friction_reaches_cloth() -> None:
-    cloth = """<mujoco><worldbody><geom name="floor" type="plane" size="5 5 .1" friction=".5"/>
+CLOTH = """<mujoco><worldbody><geom name="floor" type="plane" size="5 5 .1" friction=".5"/>
     <flexcomp name="cloth" type="grid" count="3 3 1" spacing=".1 .1 .1" radius=".05" dim="2" pos="0 0 .04">
     <contact friction="1.4"/></flexcomp></worldbody></mujoco>"""
-    physics = opened(cloth)
+
+
+def test_friction_reaches_cloth() -> None:
+    physics = opened(CLOTH)
     for factor, friction in ((1.0, 1.4), (0.5, 0.7)):
         data = mujoco.MjData(scaled(physics, ("friction", factor)))
         mujoco.mj_forward(physics.model, data)
@@ -280,11 +282,14 @@ def test_strengths_of_one_joint_and_of_all_compose() -> None:
 @pytest.mark.parametrize(
     ("actuators", "options", "name", "reason"),
     [
-        (
-            '<general joint="shoulder" gaintype="user" name="odd"/>',
-            {},
-            "gear",
-            "force of the actuator odd follows a law",
+        *(
+            (element.replace("/>", ' name="odd"/>'), {}, "gear", "the force of the actuator odd follows a law")
+            for element in (
+                '<general joint="shoulder" gaintype="user"/>',
+                '<pid joint="shoulder" kp="1"/>',
+                '<dcmotor joint="shoulder" motorconst=".1" resistance="1"/>',
+                '<orientation joint="wrist" kp="1"/>',
+            )
         ),
         (
             ACTUATORS["motor"] + ACTUATORS["cord"],
@@ -452,6 +457,52 @@ def test_gravity_scales_in_the_direction_that_it_has(direction: str) -> None:
         physics.reset()
         np.testing.assert_allclose(value, factor * physics.read("gravity"), rtol=1e-12)
     assert numbers(physics.model) == before
+
+
+def test_a_time_step_too_short_for_what_delays_remember_is_refused() -> None:
+    physics = arm(ACTUATORS["motor"].replace("/>", ' delay=".02" nsample="10"/>'))
+    assert physics.parameters["timestep"].low == pytest.approx(0.002)
+    with pytest.raises(EvaluationError, match=r"timestep = 0\.0019 s is outside its physical range \[0\.002"):
+        physics.write("timestep", np.array([0.0019]))
+    physics.write("timestep", np.array([0.004]))
+    data = mujoco.MjData(physics.model)
+    data.ctrl[:] = 1.0
+    while not data.qfrc_actuator.any():
+        mujoco.mj_step(physics.model, data)
+    assert 0.02 <= data.time <= 0.03
+    assert arm(ACTUATORS["motor"]).parameters["timestep"].low_open
+
+
+def test_a_value_beyond_all_bounds_can_be_perturbed_where_the_model_has_it() -> None:
+    heavy = STRAPS.format(flag="").replace('damping=".4 .2 .1"', 'damping="1e7"')
+    assert scaled(opened(heavy), ("knee_damping", 1.5)).dof_damping.max() == 1.5e7
+
+
+EVERYTHING = {
+    "arm": lambda: arm("".join(ACTUATORS.values()), cord='actuatorfrcrange="-1 1"'),
+    "straps": straps,
+    "feet": lambda: feet(pairs=PAIRS),
+    "cloth": lambda: opened(CLOTH),
+}
+
+
+@pytest.mark.parametrize("model", EVERYTHING)
+def test_every_parameter_of_such_models_is_nominal_until_changed_and_resets_to_the_last_bit(model: str) -> None:
+    physics = EVERYTHING[model]()
+    nominal = numbers(physics.model)
+    for name in physics.parameters:
+        before = physics.read(name)
+        physics.write(name, before)
+        physics.commit()
+        assert numbers(physics.model) == nominal, name
+        wanted = np.where(before == 0.0, 0.25, before * 1.25)
+        physics.write(name, wanted)
+        physics.commit()
+        np.testing.assert_allclose(physics.read(name), wanted, rtol=1e-14, err_msg=name)
+        assert numbers(physics.model) != nominal or physics.pushes.any(), name
+        physics.reset()
+        assert numbers(physics.model) == nominal, name
+        np.testing.assert_array_equal(physics.read(name), before)
 
 
 # Lengths of models that are more than a tree of shapes.

@@ -210,6 +210,38 @@ def test_an_environment_whose_model_cannot_be_exchanged_is_refused(tmp_path: Pat
         del gym.registry["Own/Hidden-v0"]
 
 
+class Watched(gym.Wrapper):  # type: ignore[type-arg]
+    """A wrapper that pays for the height of the torso, computed with the model that it kept."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.kept = env.unwrapped.model  # type: ignore[attr-defined]
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = self.env.step(action)
+        return observation, float(self.kept.body_mass.sum()), *rest
+
+
+def test_a_wrapper_that_kept_the_model_sees_the_perturbed_one(tmp_path: Path) -> None:
+    xml = write_robot(tmp_path)
+    gym.register("Own/Watched-v0", entry_point=lambda xml_file: Watched(Walker(xml_file)), max_episode_steps=5)
+    try:
+        nominal = returns("Own/Watched-v0", xml)
+        np.testing.assert_allclose(returns("Own/Watched-v0", xml, "mass=2"), 2 * nominal)
+    finally:
+        del gym.registry["Own/Watched-v0"]
+
+
+def test_a_model_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    xml = write_robot(tmp_path)
+    (tmp_path / "parts" / "legs.xml").unlink()
+    for path in (xml, str(tmp_path / "nowhere.xml")):
+        for env_id in ("Hopper-v5", OWN):
+            with pytest.raises(EvaluationError, match=f"cannot make '{env_id}' with") as caught:
+                returns(env_id, path)
+            assert "\n" not in str(caught.value)
+
+
 def test_what_a_model_does_not_get_is_refused_with_the_reason(tmp_path: Path) -> None:
     xml = write_robot(tmp_path)
     with pytest.raises(EvaluationError, match=f"world_friction cannot be perturbed in {OWN}: contacts with the floor"):

@@ -6,7 +6,6 @@ import ast
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -16,8 +15,8 @@ import numpy as np
 
 from offline_robust.environment import EnvironmentSpec, make_env
 from offline_robust.environment.wrappers import Env
-from offline_robust.envs.model_files import files_digest, model_files
-from offline_robust.envs.parts import parts_of
+from offline_robust.envs.model_files import files_digest, forget_assets, model_files
+from offline_robust.envs.parts import layers, parts_of
 
 _MAX_MODULES = 2_000
 _VERSIONED = {"gymnasium", "mujoco", "numpy", "torch", "offline_robust", "builtins", *sys.stdlib_module_names}
@@ -37,6 +36,7 @@ def environment_identity(environment: EnvironmentSpec) -> dict[str, str]:
     Raises:
         EvaluationError: the environment cannot be made.
     """
+    forget_assets()
     env = make_env(environment)  # before its registration is looked up, which our own environments have from it
     entry = gym.spec(environment.id).entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
@@ -55,7 +55,7 @@ def environment_identity(environment: EnvironmentSpec) -> dict[str, str]:
 
 
 def _code(env: Env, entry: str) -> str:
-    classes = {cls for layer in _layers(env) for cls in type(layer).__mro__}
+    classes = {cls for layer in layers(env) for cls in type(layer).__mro__}
     own = [cls for cls in classes if cls.__module__.partition(".")[0] not in _VERSIONED]
     modules = _modules({entry, *(cls.__module__ for cls in own)})
     paths = [path for module in modules.values() if (path := _source(module)) is not None]
@@ -68,13 +68,6 @@ def _code(env: Env, entry: str) -> str:
             code = getattr(value, "__code__", None)
             digest.update(f"{cls.__qualname__}.{name}{_bytecode(code) if code else repr(value)[:1_000]}".encode())
     return digest.hexdigest()
-
-
-def _layers(env: Any) -> Iterator[Any]:
-    yield env
-    while isinstance(env, gym.Wrapper):
-        env = env.env
-        yield env
 
 
 def _modules(names: set[str]) -> dict[str, ModuleType]:
@@ -138,7 +131,7 @@ def _bytecode(code: Any) -> str:
 
 def _models(env: Env) -> str:
     """SHA-256 of every number, name and option of the MuJoCo models in an environment."""
-    found = {id(part): part for _, _, part in parts_of(env) if _is_model(part)}
+    found = {id(part): part for layer in layers(env) for _, _, part in parts_of(layer) if _is_model(part)}
     digests = []
     for model in found.values():
         digest = hashlib.sha256()

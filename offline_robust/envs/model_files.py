@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def model_files(env_kwargs: Mapping[str, Any]) -> list[Path]:
 def files_stamp(env_kwargs: Mapping[str, Any]) -> str:
     """Changes when one of the `model_files` does: names, sizes and times, quickly; "" where there are none."""
     return "\n".join(f"{path} {_state(path)}" for path in model_files(env_kwargs))
+
+
+def forget_assets() -> None:
+    """Has MuJoCo read meshes, height fields and textures again: it keeps them, and tells their state by the second."""
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is not None:
+        mujoco.mj_clearCache(mujoco.mj_getCache())
 
 
 def files_digest(files: list[Path]) -> str:

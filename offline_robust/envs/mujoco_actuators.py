@@ -73,8 +73,8 @@ def _strength(model: Model, motors: _Motors) -> Parameter | Withheld:
     strange = [actuator for actuator in motors.ids if not _scalable(model, actuator)]
     if strange:
         kind = model.actuator(int(strange[0])).name or f"number {strange[0]}"
-        return Withheld(name, f"the force of the actuator {kind} follows a law (plugin, callback or of its own state) "
-                              "that cannot be scaled exactly")  # fmt: skip
+        law = "a law that cannot be scaled exactly (plugin, callback, PID, DC motor, orientation)"
+        return Withheld(name, f"the force of the actuator {kind} follows {law}")
     limits = [limit for limit in _shared_limits(model) if np.isin(limit.motors, motors.ids).any()]
     for limit in limits:
         if not np.isin(limit.motors, motors.ids).all() or limit.blocked:

@@ -12,7 +12,7 @@ import numpy as np
 from offline_robust.environment import make_env
 from offline_robust.envs.mujoco_engine import MuJoCoSimulation, supports
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
-from offline_robust.envs.parts import parts_of
+from offline_robust.envs.parts import layers, parts_of
 from offline_robust.envs.perturbations import FloatArray, Perturbation
 from offline_robust.envs.systems import System, perturb
 from offline_robust.errors import EvaluationError
@@ -60,7 +60,7 @@ class MuJoCoBatch(MuJoCoSimulation):
 class BoundMuJoCoPhysics(MuJoCoPhysics):
     """The physics of a MuJoCo environment that the engine cannot run, put into the environment itself.
 
-    Whatever part of the environment holds its model (a robot, a renderer, an environment inside of it) is handed the
+    Whatever part of the environment holds its model (a robot, a wrapper, an environment inside of it) is handed the
     perturbed one. Pushes are added to the forces that the environment applies itself.
 
     Raises:
@@ -72,7 +72,8 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
         super().__init__(env)
         self._inner = cast(Any, env.unwrapped)
         own = self._inner.model
-        self._holders = [(where, key) for where, key, part in parts_of(self._inner) if part is own]
+        parts = (part for layer in layers(env) for part in parts_of(layer))
+        self._holders = [(where, key) for where, key, part in parts if part is own]
         self._before: tuple[FloatArray, FloatArray, float] | None = None
 
     def commit(self) -> None:

@@ -75,7 +75,11 @@ class Limits(NamedTuple):
 def spec_of(name: str, limits: Limits, nominal: FloatArray, meaning: str) -> ParameterSpec:
     """The description of a parameter; what is nominally 0 cannot be scaled, so its levels are absolute by default."""
     mode: Mode = limits.mode or ("scale" if nominal.any() else "absolute")
-    return ParameterSpec(name, limits.unit, limits.low, limits.high, mode, meaning, low_open=limits.low_open)
+    low, high, largest = limits.low, limits.high, float(np.abs(nominal).max(initial=0.0))
+    if largest > high / 2:
+        # A model may hold figures beyond what we call physical: Fetch's base has a damping of 1e7.
+        low, high = (-10 * largest if low < 0.0 else low), 10 * largest
+    return ParameterSpec(name, limits.unit, low, high, mode, meaning, low_open=limits.low_open)
 
 
 class Entries(NamedTuple):

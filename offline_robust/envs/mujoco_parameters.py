@@ -60,7 +60,8 @@ def _options(model: Model) -> Iterable[Parameter | Withheld]:
         yield entries(model, f"wind_{axis}", Entries("opt.wind", [index]), limits, still.format(axis))
     yield _scalar(model, "density", Limits("kg/m^3", 0.0, 1e5), "density of the air or water around the robot")
     yield _scalar(model, "viscosity", Limits("Pa s", 0.0, 1e4), "viscosity of the air or water around the robot")
-    step = Limits("s", 0.0, 0.1, low_open=True)
+    shortest = _shortest_step(model)
+    step = Limits("s", shortest, 0.1, low_open=shortest == 0.0)
     yield _scalar(model, "timestep", step, "time of one simulation step; a control step lasts frame_skip of them")
 
 
@@ -86,6 +87,15 @@ def _gravity(model: Model) -> Parameter | Withheld:
         "gravity", limits, np.array([strength]), "acceleration of gravity, in the direction that it has here"
     )
     return Parameter(spec, ("opt.gravity",), read, write)
+
+
+def _shortest_step(model: Model) -> float:
+    """The time step (s) below which delayed actuators or sensors would forget sooner, as they keep so many samples."""
+    least = [0.0]
+    for kind in ("actuator", "sensor"):
+        delays, kept = getattr(model, f"{kind}_delay"), getattr(model, f"{kind}_history")[:, 0]
+        least += (delays / np.maximum(kept, 1))[kept > 0].tolist()
+    return min(max(least), float(model.opt.timestep))
 
 
 def _scalar(model: Model, name: str, limits: Limits, meaning: str) -> Parameter:

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
+
 _DEPTH, _MOST, _PARTS = 5, 1_000, 20_000
+
+
+def layers(env: Any) -> Iterator[Any]:
+    """An environment and what its wrappers wrap, from the outside in."""
+    yield env
+    while isinstance(env, gym.Wrapper):
+        env = env.env
+        yield env
 
 
 def parts_of(env: Any) -> Iterator[tuple[Any, Any, Any]]:

@@ -15,7 +15,7 @@ from offline_robust.environment import EnvironmentSpec, as_spec, dimension_names
 from offline_robust.environment.making import try_arguments
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.layers import layered
-from offline_robust.envs.model_files import files_stamp
+from offline_robust.envs.model_files import files_stamp, forget_assets
 from offline_robust.envs.perturbations import (
     _ON_CHANGE,
     ANY,
@@ -280,6 +280,7 @@ def system(env: str | EnvironmentSpec) -> System:
 @lru_cache(maxsize=64)
 def _system(key: str, stamp: str) -> System:
     spec = _spec(key)
+    forget_assets()
     env = make_flat(spec)
     if spec.kwargs:
         try_arguments(env, spec)
