@@ -1,5 +1,6 @@
 """What an environment is, as data that travels whole from the logs to the report, and how it is made from that."""
 
+from offline_robust.environment.agreement import agree
 from offline_robust.environment.choice import EnvironmentChoice, as_choice, without
 from offline_robust.environment.imports import import_modules, imported, split_module
 from offline_robust.environment.making import as_spec, make_env, make_flat, register_environments, step_limit
@@ -16,10 +17,8 @@ from offline_robust.environment.spec import (
     NO_LIMIT,
     EnvironmentSpec,
     WrapperSpec,
-    agree,
     from_gymnasium,
     make_spec,
-    spaces_disagree,
 )
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "make_spec",
     "parts",
     "register_environments",
-    "spaces_disagree",
     "split_module",
     "step_limit",
     "without",

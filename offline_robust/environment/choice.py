@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from offline_robust.environment.agreement import agree
 from offline_robust.environment.imports import import_modules, imported, split_module
-from offline_robust.environment.spec import EnvironmentSpec, WrapperSpec, agree, make_spec
+from offline_robust.environment.spec import EnvironmentSpec, WrapperSpec, make_spec
 from offline_robust.errors import EvaluationError, nearest
 
 
