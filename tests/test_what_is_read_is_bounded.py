@@ -193,7 +193,7 @@ def test_an_episode_is_let_go_once_its_rows_are_there(kind: str, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 def test_a_replay_buffer_takes_no_more_than_its_budget_says(kind: str, tmp_path: Path) -> None:
-    rng, rows = np.random.default_rng(0), 10_000
+    rng, rows = np.random.default_rng(0), 40_000
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for k in range(10):
             shapes = {"observations": (rows, 6), "actions": (rows, 1), "rewards": (rows, 1)}
