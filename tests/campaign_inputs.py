@@ -17,6 +17,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import yaml
 from dataset_files import columns, d4rl_file, episode, minari_folder
 from safetensors.numpy import load_file, save_file
@@ -476,6 +477,32 @@ def _npz(folder: Path) -> None:
     saved(line_dataset(3, 4), folder)
 
 
+def _rows() -> dict[str, Any]:
+    """One row per transition, a column for each dimension."""
+    content = columns(30, ends={9: "terminal", 19: "timeout"})
+    tables = [(name, values) for name, values in content.items() if values.ndim == 2]
+    numbered = {f"{name}_{k}": values[:, k] for name, values in tables for k in range(values.shape[1])}
+    return numbered | {name: values for name, values in content.items() if values.ndim == 1}
+
+
+def _csv(folder: Path) -> None:
+    pd.DataFrame(_rows()).to_csv(folder / "x.csv", index=False)
+
+
+def _jsonl(folder: Path) -> None:
+    pd.DataFrame(_rows()).to_json(folder / "x.jsonl", orient="records", lines=True)
+
+
+def _parquet(folder: Path) -> None:
+    pd.DataFrame(_rows()).to_parquet(folder / "x.parquet")
+
+
+def _buffer(folder: Path) -> None:
+    from offline_robust.baselines import write_d3rlpy
+
+    write_d3rlpy(line_dataset(3, 4), folder / "x.h5")
+
+
 KINDS: dict[str, Kind] = {
     "minari metadata": Kind(_minari, "x/data/metadata.json", lambda f: _load(f / "x"), (spoil_json,)),
     "minari hdf5": Kind(_minari, "x/data/main_data.hdf5", lambda f: _load(f / "x"), (spoil_hdf5,)),
@@ -486,6 +513,10 @@ KINDS: dict[str, Kind] = {
         (spoil_hdf5,),
     ),
     "npz": Kind(_npz, "data.npz", lambda f: _load(f / "data.npz"), (spoil_npz,)),
+    "csv": Kind(_csv, "x.csv", lambda f: _load(f / "x.csv"), (spoil_table,)),
+    "json lines": Kind(_jsonl, "x.jsonl", lambda f: _load(f / "x.jsonl"), (spoil_lines,)),
+    "parquet": Kind(_parquet, "x.parquet", lambda f: _load(f / "x.parquet"), (spoil_bytes,)),
+    "replay buffer": Kind(_buffer, "x.h5", lambda f: _load(f / "x.h5"), (spoil_hdf5,)),
     "cache": Kind(_cached, "cache/cache.safetensors", _load_cached, (spoil_tensors,)),
     "configuration": Kind(_yaml_file("config.yaml", CONFIG), "config.yaml", _config, (spoil_yaml,)),
     "suite": Kind(_yaml_file("suite.yaml", SUITE), "suite.yaml", _suite, (spoil_yaml,)),

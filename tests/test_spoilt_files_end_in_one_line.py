@@ -1,4 +1,4 @@
-"""Nineteen kinds of files, spoilt from fixed seeds: each is refused in one line or accepted, in time and in memory.
+"""Twenty-three kinds of files, spoilt from fixed seeds: each is refused in one line or accepted, in time and in memory.
 
 The long form: python tests/campaign.py --inputs 2000
 """

@@ -26,6 +26,7 @@ from offline_robust.datasets import load_dataset
 from offline_robust.datasets.load import finish
 from offline_robust.datasets.logged import COPIES
 from offline_robust.datasets.minari_files import read_minari
+from offline_robust.datasets.replay_buffers import read_buffer_file
 from offline_robust.envs import load_suite
 from offline_robust.envs.suites import Condition, Suite
 from offline_robust.errors import CheckpointError, ConfigError, DatasetError, EvaluationError, UserError
@@ -188,6 +189,24 @@ def test_an_episode_is_let_go_once_its_rows_are_there(kind: str, tmp_path: Path)
     tracemalloc.stop()
     assert while_read < 2.3 * declared
     assert at_all < COPIES * declared
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_a_replay_buffer_takes_no_more_than_its_budget_says(kind: str, tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), 40_000
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for k in range(10):
+            shapes = {"observations": (rows, 6), "actions": (rows, 1), "rewards": (rows, 1)}
+            for name, shape in shapes.items():
+                file[f"{name}_{k}"] = rng.normal(size=shape).astype(kind)
+            file[f"terminated_{k}"] = True
+        file["num_episodes"], file["version"] = 10, "2.1"
+    finish(read_buffer_file(tmp_path / "x.h5"))
+    tracemalloc.start()
+    finish(read_buffer_file(tmp_path / "x.h5"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < COPIES * 10 * rows * 8 * np.dtype(kind).itemsize
 
 
 SPACES = {

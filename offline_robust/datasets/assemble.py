@@ -100,7 +100,7 @@ def assemble(logged: Logged) -> TransitionDataset:
         valid = ~ends.end
         if logged.next_valid is not None:
             valid = valid & logged.next_valid
-    if not valid.all():
+    if after[~valid].tobytes() != observations[~valid].tobytes():  # else no copy is needed
         after = after if logged.next_observations is None else after.copy()
         after[~valid] = observations[~valid]
     episode = np.zeros(len(logged), np.int64)

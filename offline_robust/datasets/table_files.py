@@ -100,6 +100,7 @@ def read_parquet(path: Path) -> Logged:
             table = table.flatten()
         # Without the metadata pandas left there: what it says of indices and types is nothing to rely on.
         frame = table.select([labels[place] for place in plan.places]).to_pandas(ignore_metadata=True)
+        del table  # or there would be three copies at a time
     except FileProblem:
         raise
     except Exception as error:  # the file decides what goes wrong in here
@@ -190,7 +191,10 @@ def _series(where: str, series: Any, text: bool = False) -> Array:
 
 
 def _refuse_large(path: Path) -> None:
-    """Refuses a text file of more bytes, or of more numbers, than are read; its numbers stand between separators."""
+    """Refuses a text file of more bytes, or of more numbers, than are read; its numbers stand between separators.
+
+    While pandas reads the text, it holds it, too.
+    """
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -202,7 +206,7 @@ def _refuse_large(path: Path) -> None:
         raise refusal(str(path), f"is {size:,} bytes of text", f"at most {MAX_TEXT:,} are read: store it as .npz")
     if size == 0:
         raise refusal(str(path), "is empty", "copy or download it again")
-    Budget(str(path)).take(str(path), 8 * numbers, size)
+    Budget(str(path)).take(str(path), max(8 * numbers, size), size)
 
 
 def _object(where: str, line: bytes) -> dict[str, Any]:
