@@ -14,8 +14,9 @@ from gymnasium.envs.mujoco import MujocoEnv
 from numpy.typing import NDArray
 
 from offline_robust.environment import make_spec
-from offline_robust.envs import Perturbation, system
+from offline_robust.envs import Perturbation, perturb, system
 from offline_robust.envs.batched import make_batch
+from offline_robust.envs.mujoco_batch import BoundMuJoCoPhysics
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import evaluate
 
@@ -111,11 +112,9 @@ def act(observations: NDArray[Any]) -> NDArray[np.float32]:
     return np.tanh(observations @ weights).astype(np.float32)
 
 
-def returns(env_id: str, xml: str, perturb: str | None = None, **kwargs: Any) -> NDArray[np.float64]:
-    frame = evaluate(
-        act, env_id, perturb=perturb, episodes=4, max_steps=60, env_kwargs={"xml_file": xml, **kwargs}
-    ).frame
-    return np.array(frame["return"] if perturb is None else frame[~frame["nominal"]]["return"], np.float64)
+def returns(env_id: str, xml: str, level: str | None = None, **kwargs: Any) -> NDArray[np.float64]:
+    frame = evaluate(act, env_id, perturb=level, episodes=4, max_steps=60, env_kwargs={"xml_file": xml, **kwargs}).frame
+    return np.array(frame["return"] if level is None else frame[~frame["nominal"]]["return"], np.float64)
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", OWN])
@@ -208,6 +207,31 @@ def test_an_environment_whose_model_cannot_be_exchanged_is_refused(tmp_path: Pat
             returns("Own/Hidden-v0", xml, "mass=0.5")
     finally:
         del gym.registry["Own/Hidden-v0"]
+
+
+@pytest.mark.parametrize("name", [None, "gear", "friction", "damping", "leg_length"])
+def test_the_batched_engine_equals_gymnasium_on_a_robot_of_the_user(tmp_path: Path, name: str | None) -> None:
+    xml = write_robot(tmp_path)
+    path = tmp_path / "parts" / "motors.xml"
+    stateful = '<intvelocity joint="foot_joint" kp="50" kv="3" actrange="-1 1" ctrlrange="-1 1" gear="2"/>'
+    motors = path.read_text().replace('<motor joint="foot_joint" gear="50.0" ctrlrange="-1 1"/>', stateful)
+    path.write_text(motors.replace('gear="-2"/>', 'gear="-2" timeconst=".05" delay=".02" nsample="10"/>'))
+    kwargs: dict[str, Any] = {"xml_file": xml, "terminate_when_unhealthy": False}
+    acting = (Perturbation(name, 0.5, "scale"),) if name else ()
+    assert system("Hopper-v5", kwargs).simulator == "mujoco"
+    batch = make_batch(system("Hopper-v5", kwargs), [acting] * 2)
+    observations, totals, expected = batch.reset([0, 1]), np.zeros(2), np.zeros(2)
+    for _ in range(40):
+        observations, rewards, *_ = batch.step(act(observations))
+        totals += rewards
+    for seed in range(2):
+        env = gym.make("Hopper-v5", disable_env_checker=True, **kwargs)
+        perturb(BoundMuJoCoPhysics(env), acting)
+        observation = env.reset(seed=seed)[0]
+        for _ in range(40):
+            observation, reward, *_ = env.step(act(observation[None])[0])
+            expected[seed] += float(reward)
+    np.testing.assert_array_equal(totals, expected)
 
 
 class Watched(gym.Wrapper):  # type: ignore[type-arg]

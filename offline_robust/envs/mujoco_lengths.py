@@ -133,21 +133,22 @@ def _load(path: str, model: Model) -> Any | None:
 
 def _links(model: Model, spec: Any | None) -> tuple[list[int], dict[str, str]]:
     """The bodies that can be stretched, and why others that look like it cannot."""
-    if spec is None:
-        return [], {}
-    by_geometry = spec.compiler.inertiafromgeom == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
+    by_geometry = spec and spec.compiler.inertiafromgeom == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
     closed = _closed_trees(model)
     links, withheld = [], {}
     for body in range(1, model.nbody):
         if model.body_weldid[body] == 0 or _main_geom(model, body) < 0:  # it cannot move, or has no length
             continue
-        name = f"{model.body(body).name}_length"
-        if not by_geometry and spec.bodies[body].explicitinertial:
-            withheld[name] = "the XML states the body's inertia apart from its shape, so that it would not follow"
+        if spec is None:
+            reason = "its XML file is gone, has other contents than the model, or places bodies in a <frame>"
+        elif not by_geometry and spec.bodies[body].explicitinertial:
+            reason = "the XML states the body's inertia apart from its shape, so that it would not follow"
         elif _root(model, body) in closed:
-            withheld[name] = "a connect or weld constraint holds this robot elsewhere, and would not move along"
+            reason = "a connect or weld constraint holds this robot elsewhere, and would not move along"
         else:
             links.append(body)
+            continue
+        withheld[f"{model.body(body).name}_length"] = reason
     return links, withheld
 
 
