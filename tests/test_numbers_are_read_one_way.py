@@ -60,7 +60,7 @@ def sweep_at(folder: Path, value: str) -> float:
 def config_at(folder: Path, value: str) -> float:
     path = folder / "config.yaml"
     path.write_text(f"dataset: pendulum-td3\nlearner: {{name: sac}}\nenv_kwargs: {{g: {value}}}\n")
-    return load_config(path).env_kwargs["g"]
+    return load_config(path).env.kwargs["g"]
 
 
 def scores_at(folder: Path, value: str) -> float:

@@ -12,6 +12,7 @@ from toys import run_values
 from offline_robust.collection import collect
 from offline_robust.datasets import load_dataset
 from offline_robust.datasets.writers import write_npz
+from offline_robust.environment import make_spec
 from offline_robust.experiments import load_run, train
 from offline_robust.experiments.comparison import compare_runs, save_report
 from offline_robust.experiments.config import load_config
@@ -24,7 +25,7 @@ ODD = {**LIMITS, "deep": {"nan": math.nan, "list": [[-math.inf], None, True, "in
 
 def test_as_yaml(tmp_path: Path) -> None:
     config = load_config("sac/pendulum", {"env_kwargs": ODD})
-    assert str(config.to_dict()["env_kwargs"]) == str(ODD)
+    assert str(config.to_dict()["env"]["kwargs"]) == str(ODD)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     again = load_config(tmp_path / "config.yaml")
     assert str(again.to_dict()) == str(config.to_dict())
@@ -40,9 +41,9 @@ def test_a_cell_of_a_sweep_is_its_own(tmp_path: Path) -> None:
 
 
 def test_from_training_to_results(tmp_path: Path) -> None:
-    data = collect(None, "Hopper-v5", transitions=300, seed=0, env_kwargs=LIMITS)
+    data = collect(None, make_spec("Hopper-v5", LIMITS), transitions=300, seed=0)
     write_npz(data, tmp_path / "data.npz")
-    assert load_dataset(tmp_path / "data.npz", cache=False).env_kwargs == LIMITS
+    assert load_dataset(tmp_path / "data.npz", cache=False).environment.kwargs == LIMITS
     values = run_values(str(tmp_path / "data.npz"), "sac", steps=2) | {"env_kwargs": LIMITS}
 
     def stop(*_: object) -> None:
@@ -51,11 +52,11 @@ def test_from_training_to_results(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(values, out=tmp_path / "run", progress=stop)
     run = load_run(train(values, out=tmp_path / "run", resume=True).folder)
-    assert run.config.env_kwargs == LIMITS
+    assert run.environment.kwargs == run.config.env.kwargs == LIMITS
     results = compare_runs([run], episodes=2, cells=tmp_path / "cells")
     told = []
     again = compare_runs([run], episodes=2, cells=tmp_path / "cells", progress=lambda *what: told.append(what[1]))
     assert told[0] == 1  # from its cells, all of it
     assert again.frame.equals(results.frame)
     save_report(run.folder, results, [run], "")
-    assert json.loads((run.folder / "results.meta.json").read_text())["env_kwargs"] == LIMITS
+    assert json.loads((run.folder / "results.meta.json").read_text())["environment"]["kwargs"] == LIMITS
