@@ -276,7 +276,7 @@ JSONL = {
     "ragged": ('{"obs": [1.0], "act": [0.5], "reward": 1, "done": false}', "obs.*row 1 holds a list of 1 where row 0"),
     "null": ('{"obs": [1.0, 2.0], "act": [0.5], "reward": null, "done": false}', "reward.*row 1 holds nothing"),
     "text": ('{"obs": [1.0, 2.0], "act": ["x"], "reward": 1, "done": false}', "act.*row 1 holds a list of something"),
-    "beyond 64 bits": ('{"obs": [1.0, 2.0], "act": [0.5], "reward": 1' + "0" * 400 + ', "done": false}', "reward"),
+    "beyond 64 bits": ('{"obs": [1.0, 2.0], "act": [0.5], "reward": 1' + "0" * 400 + ', "done": false}', "64 bits"),
     "nested too deep": ("[" * 100_000, "line 2: is not JSON"),
     "NaN": ('{"obs": [1.0, 2.0], "act": [0.5], "reward": NaN, "done": false}', "reward: 1 row with NaN"),
 }  # fmt: skip

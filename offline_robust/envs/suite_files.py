@@ -129,7 +129,7 @@ def _perturbations(entries: Any) -> tuple[Perturbation, ...]:
     optional = ("mode", *_SCHEDULE)
     found = []
     if not isinstance(entries, list) or len(entries) > MAX_TOGETHER:
-        raise EvaluationError(f"each condition must be a list of at most {MAX_TOGETHER} perturbations")
+        raise EvaluationError(f"each condition must be a list of perturbations, at most {MAX_TOGETHER}")
     for item in entries:
         _keys(item, "a perturbation", required=("parameter", "level"), optional=optional)
         _text(item["parameter"], "parameter")
