@@ -151,7 +151,8 @@ def test_a_sweep_adds_to_no_file_elsewhere(name: str, sound: Path, tmp_path: Pat
         main()
     error = capsys.readouterr().err
     assert (leaving.value.code, error.count("error:")) == (2, 1), error
-    assert "out of its folder" in error
+    # A lock that is a link is refused by who takes the lock.
+    assert "out of its folder" in error or (name.endswith(".lock") and "cannot be" in error)
     assert not outside.exists()
 
 

@@ -112,10 +112,12 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nothing_either(tmp_path: Pat
 def test_a_signal_that_was_to_be_ignored_is(tmp_path: Path) -> None:
     """As of programs that a shell starts in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hanging_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup pytest` ignores
     try:
         process = light("pass", tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGHUP, hanging_up)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None

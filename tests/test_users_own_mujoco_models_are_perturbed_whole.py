@@ -187,8 +187,11 @@ class Hidden(Walker):
 
     def __init__(self, xml_file: str) -> None:
         super().__init__(xml_file)
-        kept, self.parts = vars(self).pop("model"), {"robots": [Robot(None, self.data)]}
+        kept = vars(self).pop("model")
         self.look = lambda: kept
+        self.parts = {"robots": [type("Hider", (Robot,), {"model": property(lambda robot: kept, lambda robot, new: None)})(
+            None, self.data
+        )]}  # fmt: skip
 
     @property
     def model(self) -> Any:
@@ -218,8 +221,8 @@ def test_the_batched_engine_equals_gymnasium_on_a_robot_of_the_user(tmp_path: Pa
     path.write_text(motors.replace('gear="-2"/>', 'gear="-2" timeconst=".05" delay=".02" nsample="10"/>'))
     kwargs: dict[str, Any] = {"xml_file": xml, "terminate_when_unhealthy": False}
     acting = (Perturbation(name, 0.5, "scale"),) if name else ()
-    assert system("Hopper-v5", kwargs).simulator == "mujoco"
-    batch = make_batch(system("Hopper-v5", kwargs), [acting] * 2)
+    assert system(make_spec("Hopper-v5", kwargs)).simulator == "mujoco"
+    batch = make_batch(system(make_spec("Hopper-v5", kwargs)), [acting] * 2)
     observations, totals, expected = batch.reset([0, 1]), np.zeros(2), np.zeros(2)
     for _ in range(40):
         observations, rewards, *_ = batch.step(act(observations))

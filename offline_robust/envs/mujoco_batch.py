@@ -63,14 +63,18 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
     Whatever part of the environment holds its model (a robot, a wrapper, an environment inside of it) is handed the
     perturbed one. Pushes are added to the forces that the environment applies itself.
 
+    Args:
+        env: made, with its wrappers.
+        owner: the environment inside of it that holds the model as its own; the environment itself when None.
+
     Raises:
         EvaluationError: the environment keeps its model where it cannot be exchanged, or applies forces of its own in
             the middle of a pushed step.
     """
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self._inner = cast(Any, env.unwrapped)
+    def __init__(self, env: gym.Env[Any, Any], owner: gym.Env[Any, Any] | None = None) -> None:
+        super().__init__(owner or env)
+        self._inner = cast(Any, (owner or env).unwrapped)
         own = self._inner.model
         parts = (part for layer in layers(env) for part in parts_of(layer))
         self._holders = [(where, key) for where, key, part in parts if part is own]
@@ -118,4 +122,4 @@ class BoundMuJoCoPhysics(MuJoCoPhysics):
 
 def open_mujoco(env: gym.Env[Any, Any], owner: gym.Env[Any, Any]) -> MuJoCoPhysics:
     """The physics of an environment; ``owner`` holds its `mujoco.MjModel`: the environment itself or one inside it."""
-    return MuJoCoPhysics(env) if supports(env) else BoundMuJoCoPhysics(owner)
+    return MuJoCoPhysics(env) if supports(env) else BoundMuJoCoPhysics(env, owner)

@@ -282,9 +282,9 @@ def _system(key: str, stamp: str) -> System:
     spec = _spec(key)
     forget_assets()
     env = make_flat(spec)
+    physics = _scratch(key, stamp)
     if spec.kwargs:
         try_arguments(env, spec)
-    physics = _scratch(key, stamp)
     inner: Any = env.unwrapped
     # Box2D environments name their rate in the module and in the metadata alone.
     rate = env.metadata.get("render_fps") if "box2d" in type(inner).__module__ else None
