@@ -189,9 +189,8 @@ class Hidden(Walker):
         super().__init__(xml_file)
         kept = vars(self).pop("model")
         self.look = lambda: kept
-        self.parts = {"robots": [type("Hider", (Robot,), {"model": property(lambda robot: kept, lambda robot, new: None)})(
-            None, self.data
-        )]}  # fmt: skip
+        hiding = property(lambda robot: kept, lambda robot, new: None)
+        self.parts = {"robots": [type("Hider", (Robot,), {"model": hiding})(None, self.data)]}
 
     @property
     def model(self) -> Any:
