@@ -257,7 +257,7 @@ class _Training:
         run = Run(self.folder, self.config)
         gaps = [line["dual/gap"] for line in run.metrics if "dual/gap" in line]
         self._diagnose(learner, held_out, training_set, streams, gap=gaps[-1] if gaps else 0.0)
-        finished = {"training_minutes": round(clock.seconds() / 60, 3), "updates_per_s": round(clock.rate(total), 2)}
+        finished = {"training_minutes": round(clock.seconds() / 60, 5), "updates_per_s": round(clock.rate(total), 2)}
         write_json(self.folder / "meta.json", run.meta | finished | peak_memory())
         learner.policy.save(self.folder / "policy.safetensors")  # last: where it is, the training is finished
 
