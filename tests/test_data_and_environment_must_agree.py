@@ -13,7 +13,7 @@ from toys import SMALL
 
 from offline_robust.collection import collect
 from offline_robust.datasets import convert, describe, load_dataset, write_d4rl, write_npz
-from offline_robust.environment import EnvironmentChoice, EnvironmentSpec, WrapperSpec, agree, make_spec
+from offline_robust.environment import EnvironmentChoice, EnvironmentSpec, WrapperSpec, agree, from_gymnasium, make_spec
 from offline_robust.errors import ConfigError, DatasetError, EvaluationError, UserError
 from offline_robust.evaluation import evaluate
 from offline_robust.experiments import load_config, load_run, train
@@ -216,3 +216,19 @@ def test_disagreement_is_symmetric_and_silent_where_nothing_is_said() -> None:
     for one, other in ((LIGHT, wrapped), (wrapped, LIGHT), (LIGHT, make_spec("Hopper-v5"))):
         assert agree(one, other)
         assert bool(agree(one, other)) == bool(agree(other, one))
+
+
+def test_wrappers_are_the_same_wherever_in_gymnasium_their_classes_lie() -> None:
+    """Gymnasium records modules such as gymnasium.wrappers.transform_action, which nobody writes in a configuration."""
+    inner = gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), -1.0, 1.0)
+    env = gym.wrappers.FrameStackObservation(inner, 2)
+    assert env.spec is not None
+    recorded = from_gymnasium(env.spec.to_json(), "the data")
+    assert recorded is not None
+    kept = EnvironmentSpec.from_dict(recorded.to_dict(), "a run")
+    said = [{"name": wrapper.name, "kwargs": dict(wrapper.kwargs)} for wrapper in recorded.wrappers]
+    assert EnvironmentChoice("Pendulum-v1", wrappers=said).on(recorded) == recorded == kept
+    assert agree(recorded, kept) == ""
+    said[0]["kwargs"]["max_action"] = 2.0
+    with pytest.raises(EvaluationError, match=r"max_action=1.0.* in the data and .*max_action=2.0.* in env"):
+        EnvironmentChoice("Pendulum-v1", wrappers=said).on(recorded)

@@ -62,7 +62,7 @@ def test_what_is_data_is_allowed(name: str) -> None:
 def test_configurations_and_recipes_are_refused(name: str, tmp_path: Path) -> None:
     env_id, env_kwargs = REFUSED[name]
     with pytest.raises(UserError, match="script of yours"):
-        load_config({"dataset": "a", "learner": {"name": "sac"}, "env": env_id, "env_kwargs": env_kwargs} | {})
+        load_config({"dataset": "a", "learner": {"name": "sac"}, "env": env_id, "env_kwargs": env_kwargs})
     recipe = {"name": "a", "env_id": env_id, "env_kwargs": env_kwargs, "seed": 0, "description": "", "transitions": 5}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"epsilon": 1.0}))
     with pytest.raises(UserError, match="script of yours"):

@@ -20,6 +20,7 @@ NO_LIMIT = 0
 
 _ENV_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+")
 _MAX_ID, _MAX_WRAPPERS, _MAX_DEPTH, _MAX_ITEMS, _MAX_STEPS = 200, 50, 12, 100_000, 10**9
+_GYMNASIUM = "gymnasium.wrappers"
 _SILENT = ("render_mode",)
 """Keywords that change no figure and may need a screen: they are left out."""
 
@@ -32,7 +33,7 @@ class WrapperSpec:
     """Its class's name, such as ``RescaleAction``."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Its keyword arguments beside the environment, plain values."""
-    module: str = "gymnasium.wrappers"
+    module: str = _GYMNASIUM
     """Where its class lies, as recorded. It is imported only where it is Gymnasium's own or the user named it."""
     recorded: bool = True
     """False where Gymnasium could not record its arguments, so that nobody can make it again."""
@@ -44,7 +45,7 @@ class WrapperSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `EnvironmentSpec.from_dict` reads them back."""
         content: dict[str, Any] = {"name": self.name, "kwargs": dict(self.kwargs)}
-        if not self.module.startswith("gymnasium.wrappers"):
+        if self.module != _GYMNASIUM:
             content["module"] = self.module
         return content if self.recorded else content | {"recorded": False}
 
@@ -281,12 +282,14 @@ def _wrapper(content: object, at: str) -> WrapperSpec:
         content = {"name": content}
     if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
         raise EvaluationError(f"{at}a wrapper is not a name, or a mapping of name and kwargs")
-    name, module = content["name"], content.get("module", "gymnasium.wrappers")
+    name, module = content["name"], content.get("module", _GYMNASIUM)
     kwargs = content.get("kwargs") or {}
     if not name.isidentifier() or len(name) > _MAX_ID or not isinstance(module, str) or len(module) > _MAX_ID:
         raise EvaluationError(f"{at}a wrapper's name is not one of a class: {name[:80]!r}")
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
         raise EvaluationError(f"{at}the kwargs of {name} are not a mapping of names to values")
+    if module.startswith(f"{_GYMNASIUM}."):  # where in Gymnasium a class lies is no difference: users do not write it
+        module = _GYMNASIUM
     return WrapperSpec(name, plain_values(kwargs, f"{at}{name}"), module, content.get("recorded") is not False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -116,7 +116,7 @@ def _way(wrapper: WrapperSpec) -> str:
 
 
 def _own(wrapper: WrapperSpec) -> bool:
-    return wrapper.module == "gymnasium.wrappers" or wrapper.module.startswith("gymnasium.wrappers.")
+    return wrapper.module == "gymnasium.wrappers"
 
 
 def _module(name: str) -> Any:
@@ -189,8 +189,3 @@ def unflat_action(space: gym.Space[Any]) -> Callable[[Any], Any]:
         return (np.rint(value) if whole else value).reshape(shape).astype(dtype, copy=False)
 
     return shaped
-
-
-def known_wrappers() -> Mapping[str, str]:
-    """Names of Gymnasium's wrappers that are made again, for documentation."""
-    return dict(_MADE_AGAIN)

@@ -8,6 +8,7 @@ through the dot product as in ``np.linalg.norm``, and squares of scalars through
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ Snapshot = Mapping[str, Float]
 two actions, ``timestep`` (n,), ``mass`` (n, nbody) in kg and their sum ``total_mass`` (n,)."""
 
 
-class Task:
+class Task(ABC):
     """One environment's observation, reward and termination, over n episodes.
 
     Attributes:
@@ -41,13 +42,13 @@ class Task:
         """What the next step compares with: (n, ...), a copy."""
         return np.zeros(len(now["qpos"]))
 
+    @abstractmethod
     def observe(self, now: Snapshot) -> Float:
         """Observations (n, O)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, before: Float, now: Snapshot, actions: Action) -> tuple[Float, Bool]:
         """Rewards (n,) and terminated (n,) of the step from the mark ``before`` to ``now``."""
-        raise NotImplementedError
 
 
 class _Health:
