@@ -58,6 +58,18 @@ def test_good_data_agree_from_their_seeds(name: str, tmp_path: Path, monkeypatch
     assert max(agreement.observations, agreement.rewards) < 1e-6  # what float32 keeps of the very same steps
 
 
+def test_a_filtered_minari_dataset_keeps_each_episode_with_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    path = _minari(gym.make("Reacher-v5", max_episode_steps=12), "reacher")
+    problems, agreement = examine(minari.MinariDataset(path).filter_episodes(lambda episode: episode.id > 0))
+    assert [problem for problem in problems if "seed" in problem.what or "steps are taken" in problem.what] == []
+    assert agreement is not None
+    assert "from the seeds of 2 episodes" in str(agreement)
+    assert max(agreement.observations, agreement.rewards) < 1e-6
+
+
 BOUNDS = {"min_action": -1, "max_action": 1}
 
 

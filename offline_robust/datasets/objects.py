@@ -74,6 +74,7 @@ def _read_minari(source: Any) -> Logged:
             setattr(logged, name, values[rows])
     logged.starts = np.cumsum(lengths[keep]) - lengths[keep]
     logged.labels = [label for label in logged.labels if label in wanted]
+    logged.seeds = [seed for seed, kept in zip(logged.seeds, keep, strict=False) if kept]  # of the first ones only
     logged.raw = {
         name: [part for part, kept in zip(parts, keep, strict=True) if kept] for name, parts in logged.raw.items()
     }
