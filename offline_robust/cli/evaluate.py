@@ -272,7 +272,7 @@ def _evaluate_and_report(
     from offline_robust.reports import summary_table
 
     check_conditions(asked.suite, asked.perturb)
-    reference = check_score(score, runs, asked.env)
+    reference = check_score(score, runs, asked.env, asked.ignore_wrappers)
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
     with writing(folder), progress_bar(quiet or as_json) as bar:
         results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=within(folder, CELLS))

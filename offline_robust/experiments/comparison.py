@@ -186,7 +186,7 @@ def environment_of_run(
     if env is None and own is None:
         raise EvaluationError(f"{run.name}: its data name no environment; name one with --env")
     if env is not None and own is not None and split_module(env)[1] != own.id:
-        asked = as_spec(env, "--env")
+        asked = without(as_spec(env, "--env"), ignore_wrappers)
         if not own.plain:
             told = f"the data's own is {own}, and none of that is taken over"
             warnings.warn(f"{run.name}: evaluated in {asked} as it is registered; {told}", stacklevel=2)
@@ -267,13 +267,15 @@ def check_conditions(suite: str | None, perturb: Sequence[str]) -> None:
         suite_from_perturb(list(perturb))
 
 
-def check_score(name: str | None, runs: Sequence[Run | PolicyFile], env: str | None = None) -> ScoreReference | None:
+def check_score(
+    name: str | None, runs: Sequence[Run | PolicyFile], env: str | None = None, ignore_wrappers: Sequence[str] = ()
+) -> ScoreReference | None:
     """The score reference of that name for the environment the runs are evaluated in; None where none is named.
 
     Raises:
         EvaluationError: no such reference, or none for this environment.
     """
-    return None if name is None else score_reference(name, str(environment_of_run(runs[0], env)))
+    return None if name is None else score_reference(name, str(environment_of_run(runs[0], env, ignore_wrappers)))
 
 
 def save_report(
