@@ -359,14 +359,14 @@ def _suite(folder: Path) -> object:
 
 
 def _sweep(folder: Path) -> object:
-    from offline_robust.experiments.sweep import expand, load_sweep
+    from offline_robust.sweeps.grids import expand, load_sweep
 
     return expand(load_sweep(folder / "sweep.yaml"))
 
 
 def _recipe(folder: Path) -> object:
     from offline_robust.collection import load_recipe
-    from offline_robust.collection.making import make_recipe
+    from offline_robust.collection.from_recipe import make_recipe
 
     recipe = load_recipe(folder / "recipe.yaml")
     # What is long, but no more than that, is not worth the time of the fuzz.

@@ -17,13 +17,13 @@ from typing import Self
 SERVER = """
 import json, os, sys
 import matplotlib.backends.backend_agg, minari, scipy.stats
-import offline_robust.cli.commands, offline_robust.collection, offline_robust.experiments.sweep_run
+import offline_robust.cli.commands, offline_robust.collection, offline_robust.sweeps.driver
 from offline_robust.cli import main
 
 if len(sys.argv) > 1:  # runs of sweeps without processes of their own
     sys.path.append(sys.argv[1])
     import sweep_toys
-    offline_robust.experiments.sweep_run.engine = lambda name: sweep_toys.in_process
+    offline_robust.sweeps.driver.engine = lambda name: sweep_toys.in_process
 print("ready", flush=True)
 for line in sys.stdin:
     arguments, log = json.loads(line)

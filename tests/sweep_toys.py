@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from toys import SMALL
 
-from offline_robust.experiments import sweep_cell
-from offline_robust.experiments.sweep_engines import Event, Load
 from offline_robust.locks import writing
+from offline_robust.sweeps import worker
+from offline_robust.sweeps.engines import Event, Load
 
 SUITE = {"name": "two-lengths", "sweeps": [{"parameter": "length", "mode": "scale", "levels": [0.8, 1.0]}]}
 
@@ -49,8 +49,8 @@ def in_process(folders: Sequence[Path], load: Load) -> Iterator[list[Event]]:
         yield [(folder, None)]
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            status = sweep_cell.logged_cell(folder)
-        (folder / sweep_cell.LOG).write_text(said.getvalue())
+            status = worker.logged_cell(folder)
+        (folder / worker.LOG).write_text(said.getvalue())
         yield [(folder, status)]
 
 

@@ -17,18 +17,20 @@ from offline_robust.datasets import load_dataset, write_npz
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.evaluation import Results
-from offline_robust.experiments import comparison, load_run, sweep_compare, sweep_run
+from offline_robust.experiments import comparison, load_run
 from offline_robust.experiments.config import TrainingConfig, load_config
-from offline_robust.experiments.sweep import expand
-from offline_robust.experiments.sweep_compare import bundled_config, comparison_sweep, load_comparison
 from offline_robust.learners import LEARNERS
+from offline_robust.sweeps import comparison as sweep_comparison
+from offline_robust.sweeps import driver
+from offline_robust.sweeps.comparison import bundled_config, comparison_sweep, load_comparison
+from offline_robust.sweeps.grids import expand
 
 TINY = ["learner.hidden=[16,16]", "training.batch_size=32", "training.log_every=10"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweep_run, "engine", lambda name: in_process)
+    monkeypatch.setattr(driver, "engine", lambda name: in_process)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(SUITE))
     return tmp_path
@@ -61,7 +63,7 @@ def test_a_learner_trains_as_its_bundled_configuration_says_on_the_dataset_asked
 def test_a_learner_without_a_configuration_makes_as_many_updates_as_the_first_that_has_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sweep_compare, "_bundled_configs", lambda: (("sac/pendulum", "sac", "Pendulum-v1"),))
+    monkeypatch.setattr(sweep_comparison, "_bundled_configs", lambda: (("sac/pendulum", "sac", "Pendulum-v1"),))
     steps = load_config("sac/pendulum").training.steps
     assert steps != TrainingConfig().steps
     defaults, own = cells_of(learners=["d3rlpy:IQL", "sac"])
@@ -78,15 +80,15 @@ def test_a_learner_without_a_configuration_makes_as_many_updates_as_the_first_th
 def test_every_learner_makes_a_run_of_every_dataset_without_a_configuration_of_its_own(
     dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = sweep_compare._bundled_configs()
+    known = sweep_comparison._bundled_configs()
     shares = {name: load_config(name).training for name, of, _ in known if of == "fqi"}
     monkeypatch.setattr(
-        sweep_compare, "_bundled_configs", lambda: tuple(found for found in known if found[2] == "Hopper-v5")
+        sweep_comparison, "_bundled_configs", lambda: tuple(found for found in known if found[2] == "Hopper-v5")
     )
-    sweep_compare._share.cache_clear()
+    sweep_comparison._share.cache_clear()
     names = [*LEARNERS, "d3rlpy:IQL"]
     found = {cell.config.learner.name: cell.config for cell in cells_of(datasets=[dataset], learners=names)}
-    sweep_compare._share.cache_clear()
+    sweep_comparison._share.cache_clear()
     assert set(found) == set(names)
     assert found["dr_sac"].model is not None
     assert found["dr_sac"].training.model_steps == 2_500  # a quarter: no bundled configuration is left to say
@@ -97,7 +99,7 @@ def test_every_learner_makes_a_run_of_every_dataset_without_a_configuration_of_i
 
 
 def test_a_learner_set_to_need_nothing_before_its_policy_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_compare, "_bundled_configs", lambda: ())
+    monkeypatch.setattr(sweep_comparison, "_bundled_configs", lambda: ())
     without = [
         {"learner": "fqi", "set": {"learner.density_filter": False}},
         {"learner": "dr_sac", "set": {"learner.next_states": "data"}},

@@ -102,7 +102,7 @@ def test_many_rows_go_in_pieces(monkeypatch) -> None:
     actor.draws.normal_(generator=stream(1))
     observations = torch.randn(50, 3, generator=stream(2))
     whole = actor(observations)
-    monkeypatch.setattr("offline_robust.networks.bcq._ROWS_IN_CACHE", 20)
+    monkeypatch.setattr("offline_robust.networks.candidates._ROWS_IN_CACHE", 20)
     torch.testing.assert_close(actor(observations), whole)
 
 

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from toys import run_values
 
+from offline_robust.cli.doctor import examine
 from offline_robust.datasets import load_dataset
 from offline_robust.datasets.sources import cache_root, made_folder, minari_ids, minari_root
 from offline_robust.errors import ConfigError, DatasetNotFound, UserError
-from offline_robust.experiments.doctor import examine
-from offline_robust.experiments.sweep import known_environment
 from offline_robust.files import expanded, home, writable_home
+from offline_robust.sweeps.grids import known_environment
 
 ACCOUNTLESS = """
 import os, pwd, sys

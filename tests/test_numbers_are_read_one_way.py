@@ -20,8 +20,8 @@ from offline_robust.envs import load_suite, suite_from_perturb
 from offline_robust.errors import ConfigError, UserError
 from offline_robust.evaluation.scores import read_scores
 from offline_robust.experiments.config import load_config, parse_override
-from offline_robust.experiments.sweep import load_sweep
 from offline_robust.plain_yaml import PlainLoader, dump_yaml
+from offline_robust.sweeps.grids import load_sweep
 
 TAKEN = {
     "0": 0, "8": 8, "-8": -8, "+8": 8, "10": 10, "1.5": 1.5, "1.": 1.0, ".5": 0.5, "-0.5": -0.5, "1e-4": 1e-4,

@@ -21,13 +21,13 @@ from offline_robust.evaluation import Results
 from offline_robust.experiments import Run, train
 from offline_robust.experiments.comparison import compare_runs, rewrite_report, save_report
 from offline_robust.experiments.labels import distinct_labels
-from offline_robust.experiments.sweep import expand, load_sweep
-from offline_robust.experiments.sweep_cell import prepare, run_cell
-from offline_robust.experiments.sweep_run import run_sweep
 from offline_robust.experiments.tracking import group_of
 from offline_robust.reports import build_report
 from offline_robust.reports.markdown import document
 from offline_robust.reports.trained_on import data_names, data_of, different_data
+from offline_robust.sweeps.driver import run_sweep
+from offline_robust.sweeps.grids import expand, load_sweep
+from offline_robust.sweeps.worker import prepare, run_cell
 
 
 def data_at(path: Path, seed: int) -> None:

@@ -16,8 +16,8 @@ from offline_robust.environment import make_spec
 from offline_robust.experiments import load_run, train
 from offline_robust.experiments.comparison import compare_runs, save_report
 from offline_robust.experiments.config import load_config
-from offline_robust.experiments.sweep import digest
-from offline_robust.experiments.sweep_cell import prepare, refuse_another
+from offline_robust.sweeps.grids import digest
+from offline_robust.sweeps.worker import prepare, refuse_another
 
 LIMITS = {"healthy_z_range": [0.5, math.inf], "healthy_state_range": [-math.inf, 100.0]}
 ODD = {**LIMITS, "deep": {"nan": math.nan, "list": [[-math.inf], None, True, "inf"]}}

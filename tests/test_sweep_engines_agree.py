@@ -8,9 +8,9 @@ import pytest
 from sweep_toys import in_process, write_sweep
 from test_nothing_runs_from_the_current_folder import set_traps
 
-from offline_robust.experiments import sweep_run
-from offline_robust.experiments.sweep import expand, load_sweep
-from offline_robust.experiments.sweep_run import run_sweep
+from offline_robust.sweeps import driver
+from offline_robust.sweeps.driver import run_sweep
+from offline_robust.sweeps.grids import expand, load_sweep
 
 
 def test_two_ray_workers_equal_local_cell_by_cell_and_a_failed_one_is_told(
@@ -22,7 +22,7 @@ def test_two_ray_workers_equal_local_cell_by_cell_and_a_failed_one_is_told(
     sweep = load_sweep(path)
     cells = expand(sweep)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep_run, "engine", lambda name: in_process)
+        patch.setattr(driver, "engine", lambda name: in_process)
         here = run_sweep(sweep, cells, tmp_path / "here")
     (tmp_path / "trapped").mkdir()
     set_traps(tmp_path / "trapped")

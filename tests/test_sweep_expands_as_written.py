@@ -11,9 +11,9 @@ from sweep_toys import base, write_sweep
 
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import parse_override
-from offline_robust.experiments.sweep import MAX_CELLS, digest, expand, load_sweep
-from offline_robust.experiments.sweep_compare import load_comparison
-from offline_robust.experiments.sweep_picks import select, wandb_sweep
+from offline_robust.sweeps.comparison import load_comparison
+from offline_robust.sweeps.grids import MAX_CELLS, digest, expand, load_sweep
+from offline_robust.sweeps.picks import select, wandb_sweep
 
 
 def names(**values: Any) -> list[str]:

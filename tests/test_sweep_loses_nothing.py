@@ -21,12 +21,13 @@ from sweep_toys import base, contents, in_process, write_sweep, written_elsewher
 from offline_robust.cli import main
 from offline_robust.errors import ConfigError, FolderInUse
 from offline_robust.evaluation import Results
-from offline_robust.experiments import load_run, sweep_cell, sweep_engines, sweep_run
+from offline_robust.experiments import load_run
 from offline_robust.experiments.checkpoints import load_checkpoint
-from offline_robust.experiments.sweep import expand, load_sweep
-from offline_robust.experiments.sweep_cell import LOG, is_finished
-from offline_robust.experiments.sweep_engines import Load
-from offline_robust.experiments.sweep_run import load_of, run_sweep
+from offline_robust.sweeps import driver, engines, worker
+from offline_robust.sweeps.driver import load_of, run_sweep
+from offline_robust.sweeps.engines import Load
+from offline_robust.sweeps.grids import expand, load_sweep
+from offline_robust.sweeps.worker import LOG, is_finished
 
 COMMAND = [sys.executable, "-c", "from offline_robust.cli import main; main()", "sweep"]
 
@@ -34,8 +35,8 @@ COMMAND = [sys.executable, "-c", "from offline_robust.cli import main; main()", 
 @pytest.fixture
 def processless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps compute their cells in this process and draw no figures: these tests are about neither."""
-    monkeypatch.setattr(sweep_run, "engine", lambda name: in_process)
-    monkeypatch.setattr(sweep_run, "save_report", no_report)
+    monkeypatch.setattr(driver, "engine", lambda name: in_process)
+    monkeypatch.setattr(driver, "save_report", no_report)
 
 
 def no_report(out: Path, *_: Any) -> Path:
@@ -52,7 +53,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     return int(leaving.value.code or 0), captured.out, captured.err
 
 
-def run(path: Path, out: Path, **more: Any) -> sweep_run.SweepOutcome:
+def run(path: Path, out: Path, **more: Any) -> driver.SweepOutcome:
     sweep = load_sweep(path)
     return run_sweep(sweep, expand(sweep), out, **more)
 
@@ -79,7 +80,7 @@ def test_killed_with_its_whole_group_and_started_again_gives_the_same_table(
     assert not (out / "results.csv").exists()
     reached = [load_checkpoint(file)["step"] for file in checkpoints]
     assert all(0 < step <= 400 for step in reached)
-    monkeypatch.setattr(sweep_run, "save_report", no_report)
+    monkeypatch.setattr(driver, "save_report", no_report)
     assert [state.state for state in run(path, out, jobs=2).states] == ["finished", "finished"]
 
     # Beside it the same sweep, never stopped.
@@ -87,7 +88,7 @@ def test_killed_with_its_whole_group_and_started_again_gives_the_same_table(
     for cell in cells:
         folder = tmp_path / "whole" / "runs" / cell.name
         folder.mkdir(parents=True)
-    monkeypatch.setattr(sweep_run, "engine", lambda name: in_process)
+    monkeypatch.setattr(driver, "engine", lambda name: in_process)
     run(path, tmp_path / "whole")
     assert (out / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
     for folder in folders:
@@ -137,14 +138,14 @@ def test_two_processes_that_share_a_folder_fill_one_table(tmp_path: Path, monkey
     """What another process finishes while this one works is in this one's table and index."""
     sweep = load_sweep(write_sweep(tmp_path))
     first, second = expand(sweep)
-    work = sweep_run.engine("local")
+    work = driver.engine("local")
 
     def meanwhile(folders: Any, load: Any) -> Iterator[Any]:
-        monkeypatch.setattr(sweep_run, "engine", lambda name: work)
+        monkeypatch.setattr(driver, "engine", lambda name: work)
         run_sweep(sweep, [first, second], tmp_path / "out", chosen=[second])
         yield from work(folders, load)
 
-    monkeypatch.setattr(sweep_run, "engine", lambda name: meanwhile)
+    monkeypatch.setattr(driver, "engine", lambda name: meanwhile)
     outcome = run_sweep(sweep, [first, second], tmp_path / "out", chosen=[first])
     assert [state.state for state in outcome.states] == ["finished", "finished"]
     assert Results.read(tmp_path / "out" / "results.csv").learners == ["sac tau=0.005", "sac tau=0.01"]
@@ -177,7 +178,7 @@ def test_an_evaluation_that_was_not_marked_yet_is_not_run_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_cell, "write_json", killed)
+        patch.setattr(worker, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             run(path, tmp_path / "out")
     folder = tmp_path / "out" / "runs" / "base-seed0"
@@ -293,9 +294,9 @@ def test_a_dry_run_writes_nothing(
 def test_a_run_that_another_process_has_in_hand_is_left_alone(tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     cell = expand(load_sweep(path))[0]
-    sweep_cell.prepare(tmp_path / cell.name, cell.config)
+    worker.prepare(tmp_path / cell.name, cell.config)
     with written_elsewhere(tmp_path / cell.name), pytest.raises(FolderInUse, match="another thread of this process"):
-        sweep_cell.run_cell(tmp_path / cell.name)
+        worker.run_cell(tmp_path / cell.name)
 
 
 @pytest.mark.usefixtures("processless")
@@ -319,15 +320,15 @@ def test_a_run_that_ends_in_other_hands_meanwhile_stays_in_the_table(
     """Left alone at first, finished by the other process before this one writes its table."""
     sweep = load_sweep(write_sweep(tmp_path))
     taken, own = expand(sweep)
-    work = sweep_run.engine("local")
+    work = driver.engine("local")
 
     def others_hand(folders: Any, load: Any) -> Iterator[Any]:
         first, second = folders
-        yield [(first, None), (first, sweep_cell.IN_HAND)]
+        yield [(first, None), (first, worker.IN_HAND)]
         yield from work([second], load)
         yield from ([] for _ in work([first], load))  # the other process: this one hears nothing of it
 
-    monkeypatch.setattr(sweep_run, "engine", lambda name: others_hand)
+    monkeypatch.setattr(driver, "engine", lambda name: others_hand)
     outcome = run_sweep(sweep, [taken, own], tmp_path / "out")
     assert [state.state for state in outcome.states] == ["finished", "finished"]
     assert not outcome.notes
@@ -343,14 +344,14 @@ class TestProcesses:
             program = [sys.executable, "-I", "-S", "-c", f"import time; time.sleep({folder.name})"]
             return subprocess.Popen(program, stdin=subprocess.PIPE)
 
-        monkeypatch.setattr(sweep_engines, "_start", start)
-        monkeypatch.setattr(sweep_engines, "_TICK", 0.01)
+        monkeypatch.setattr(engines, "_start", start)
+        monkeypatch.setattr(engines, "_TICK", 0.01)
 
     def test_no_more_at_once_than_asked_for_and_all_in_the_end(self) -> None:
         running: set[Path] = set()
         most, ended = 0, []
         folders = [Path(f"0.0{number}") for number in range(1, 8)]
-        for events in sweep_engines.run_local(folders, Load(3)):
+        for events in engines.run_local(folders, Load(3)):
             for folder, status in events:
                 if status is None:
                     running.add(folder)
@@ -363,12 +364,12 @@ class TestProcesses:
 
     def test_stopping_ends_every_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         started: list[subprocess.Popen[bytes]] = []
-        start = sweep_engines._start
-        monkeypatch.setattr(sweep_engines, "_start", lambda *a: started.append(start(*a)) or started[-1])
+        start = engines._start
+        monkeypatch.setattr(engines, "_start", lambda *a: started.append(start(*a)) or started[-1])
         folders = [Path("100"), Path("200"), Path("300")]
         with (
             pytest.raises(KeyboardInterrupt),
-            contextlib.closing(sweep_engines.run_local(folders, Load(2))) as events,
+            contextlib.closing(engines.run_local(folders, Load(2))) as events,
         ):
             interrupt(events)
         assert len(started) == 2
@@ -385,10 +386,10 @@ def test_a_cell_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, base=base(steps=10_000_000, log_every=50, checkpoint_every=100))
     cell = expand(load_sweep(path))[0]
     folder = tmp_path / cell.name
-    from offline_robust.experiments.sweep_cell import prepare
+    from offline_robust.sweeps.worker import prepare
 
     prepare(folder, cell.config)
-    process = sweep_engines._start(folder, 1)
+    process = engines._start(folder, 1)
     wait_for((folder / "metrics.jsonl").exists, process)
     assert process.poll() is None
     assert process.stdin is not None
@@ -397,7 +398,7 @@ def test_a_cell_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 def test_jobs_times_threads_stay_within_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_run, "cores", lambda: 8)
+    monkeypatch.setattr(driver, "cores", lambda: 8)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for threads, at_once in ((1, 8), (2, 4), (3, 2), (16, 1)):
         cells = expand(load_sweep({"base": base(threads=threads), "seeds": 30}))

@@ -20,8 +20,8 @@ from wandb_files import wait_for_wandb
 from offline_robust.collection import collect
 from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments import Run, load_run, train
-from offline_robust.experiments.sweep import expand, load_sweep
-from offline_robust.experiments.sweep_run import run_sweep
+from offline_robust.sweeps.driver import run_sweep
+from offline_robust.sweeps.grids import expand, load_sweep
 
 
 class Stop(Exception):

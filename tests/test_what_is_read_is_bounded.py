@@ -33,12 +33,12 @@ from offline_robust.errors import CheckpointError, ConfigError, DatasetError, Ev
 from offline_robust.evaluation.results import COLUMNS, Results
 from offline_robust.experiments.checkpoints import load_checkpoint
 from offline_robust.experiments.metrics import read_metrics
-from offline_robust.experiments.sweep import expand, load_sweep
-from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison
 from offline_robust.networks import load_policy
 from offline_robust.plain_yaml import read_yaml
 from offline_robust.reports import write_reports
 from offline_robust.reports.records import RunRecord
+from offline_robust.sweeps.comparison import comparison_sweep, load_comparison
+from offline_robust.sweeps.grids import expand, load_sweep
 from offline_robust.tensor_files import MAX_HEADER, open_tensors
 from offline_robust.untrusted import MAX_JSON_DEPTH, MEMORY, free_memory, parse_json
 

@@ -4,9 +4,9 @@ d3rlpy is an extra and is imported where it is used; nothing of it is ever unpic
 """
 
 from offline_robust.baselines.adapter import PolicyAlgorithm
-from offline_robust.baselines.config import D3RLPyConfig
+from offline_robust.baselines.algorithm_config import D3RLPyConfig
 from offline_robust.baselines.conversion import from_replay_buffer, to_replay_buffer
-from offline_robust.baselines.files import read_d3rlpy, write_d3rlpy
+from offline_robust.baselines.d3rlpy_files import read_d3rlpy, write_d3rlpy
 from offline_robust.baselines.learner import D3RLPyLearner
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE, PREFIX
 from offline_robust.baselines.policy_files import read_policy

@@ -13,11 +13,11 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
+from offline_robust.baselines.algorithm_config import D3RLPyConfig
 from offline_robust.baselines.algorithms import fit_neighbours, fit_scalers, make_algorithm
-from offline_robust.baselines.config import D3RLPyConfig
+from offline_robust.baselines.export import export_policy
 from offline_robust.baselines.fields import resolve
 from offline_robust.baselines.modules import load_optimiser_state, networks_of, optimiser_state, optimisers_of
-from offline_robust.baselines.policies import export_policy
 from offline_robust.baselines.sampler import PairedBatch, Sampler, returns_to_go
 from offline_robust.baselines.segments import segment_ends
 from offline_robust.baselines.streams import PrivateStream

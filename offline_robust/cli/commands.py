@@ -115,7 +115,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure speed side by side, in one run: updates of the learners and of d3rlpy's SAC; loading of many episodes."""
-    from offline_robust.experiments import benchmark as benchmarks
+    from offline_robust.cli import bench as benchmarks
 
     figures = benchmarks.run(what, threads, rounds)
     if as_json:
@@ -127,7 +127,7 @@ def bench(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Print versions, devices, extras and data roots."""
-    from offline_robust.experiments.doctor import examine
+    from offline_robust.cli.doctor import examine
 
     facts = examine()
     if as_json:

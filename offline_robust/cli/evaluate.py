@@ -185,7 +185,7 @@ def _comparison_values(
 ) -> dict[str, Any]:
     """What the file says, and over it what the command line says."""
     from offline_robust.experiments.config import parse_override
-    from offline_robust.experiments.sweep_compare import load_comparison
+    from offline_robust.sweeps.comparison import load_comparison
 
     values: dict[str, Any] = load_comparison(given[0]).model_dump(exclude_none=True) if given else {}
     if dataset:
@@ -225,8 +225,8 @@ def _compare_trained(
     as_json: bool,
     download: bool,
 ) -> None:
-    from offline_robust.experiments.sweep import expand
-    from offline_robust.experiments.sweep_compare import comparison_sweep, load_comparison, updates_table
+    from offline_robust.sweeps.comparison import comparison_sweep, load_comparison, updates_table
+    from offline_robust.sweeps.grids import expand
 
     where = given[0] if given else "compare"
     plan = comparison_sweep(load_comparison(values), where, download)

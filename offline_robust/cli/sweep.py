@@ -65,8 +65,8 @@ def sweep(
     A sweep that was stopped, however, goes on when the same command is given again: each run from its checkpoint.
     """
     from offline_robust.experiments.config import parse_override
-    from offline_robust.experiments.sweep import expand, load_sweep
-    from offline_robust.experiments.sweep_picks import select, wandb_sweep, write_wandb_sweep
+    from offline_robust.sweeps.grids import expand, load_sweep
+    from offline_robust.sweeps.picks import select, wandb_sweep, write_wandb_sweep
 
     chosen_values = [parse_override(text) for text in picks or []]
     loaded = load_sweep(config)
@@ -101,7 +101,7 @@ def run_and_show(
     download: bool = False,
 ) -> None:
     """Runs a sweep and prints what came of it; leaves with status 1 when a run failed."""
-    from offline_robust.experiments.sweep_run import check_evaluation, look, run_sweep
+    from offline_robust.sweeps.driver import check_evaluation, look, run_sweep
 
     if wandb is not None:
         cells = _with_wandb(cells, wandb)

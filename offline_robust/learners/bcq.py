@@ -26,7 +26,7 @@ from offline_robust.networks import (
     CandidateSpec,
     EnsembleMLP,
     GreedyActor,
-    Perturbation,
+    PerturbationNetwork,
     Policy,
     PolicySpec,
     adamw,
@@ -36,7 +36,7 @@ from offline_robust.networks import (
     policy_spec,
     polyak,
 )
-from offline_robust.networks.bcq import DRAW_BOUND, pieces_of
+from offline_robust.networks.candidates import DRAW_BOUND, pieces_of
 from offline_robust.networks.dual import require_rows
 from offline_robust.networks.spec import MAX_CANDIDATES, MAX_LAYERS, MAX_WIDTH
 
@@ -158,7 +158,7 @@ class BCQ(Learner):
         """What only continuous actions need: the behaviour's VAE, the perturbation and its target, the draws."""
         config, init, device = self.config, self.problem.streams["init"], self.problem.device
         self.vae = ActionVAE(spec, init).to(device)
-        self.perturbation = Perturbation(spec, init).to(device)
+        self.perturbation = PerturbationNetwork(spec, init).to(device)
         self.target_perturbation = frozen_copy(self.perturbation)
         self.vae_optimiser = adamw([(self.vae.parameters(), config.vae_learning_rate)], 0.0)
         self.actor_optimiser = adamw(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from offline_robust.models.base import Scales
 from offline_robust.networks import MLP, GaussianEncoder, adamw, load_optimiser
-from offline_robust.networks.bcq import latent_kl
+from offline_robust.networks.candidates import latent_kl
 
 QUANTILE = 0.02
 """The threshold that is found by itself lies at this quantile of the scores of next observations (PQL-BCQ)."""

@@ -1,6 +1,12 @@
 """Neural networks shared by every learner."""
 
-from offline_robust.networks.bcq import ActionVAE, BCQActor, CandidateSearch, GaussianEncoder, Perturbation
+from offline_robust.networks.candidates import (
+    ActionVAE,
+    BCQActor,
+    CandidateSearch,
+    GaussianEncoder,
+    PerturbationNetwork,
+)
 from offline_robust.networks.dual import DualNetwork
 from offline_robust.networks.mlp import (
     MLP,
@@ -36,7 +42,7 @@ __all__ = [
     "GaussianEncoder",
     "GreedyActor",
     "InferenceTail",
-    "Perturbation",
+    "PerturbationNetwork",
     "Policy",
     "PolicySpec",
     "TanhGaussianActor",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from offline_robust.errors import CheckpointError, EvaluationError
 from offline_robust.files import write_bytes
 from offline_robust.networks.actors import DeterministicActor, GreedyActor, TanhGaussianActor
-from offline_robust.networks.bcq import BCQActor
+from offline_robust.networks.candidates import BCQActor
 from offline_robust.networks.spec import (
     MAX_LAYERS,
     MAX_WIDTH,

@@ -21,7 +21,7 @@ from typing import Any
 
 from offline_robust.environment import imported
 from offline_robust.errors import ConfigError, MissingExtra, nearest
-from offline_robust.experiments.sweep_cell import LOG, into_log
+from offline_robust.sweeps.worker import LOG, into_log
 
 Event = tuple[Path, int | None]
 """(folder, None) when its run has started, (folder, exit status) when it has ended."""
@@ -44,7 +44,7 @@ _PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its cells
 sys.path.append(sys.argv.pop(1))  # this very package, found last
-from offline_robust.experiments.sweep_cell import main
+from offline_robust.sweeps.worker import main
 main()
 """
 _SAFE = "PYTHONSAFEPATH"

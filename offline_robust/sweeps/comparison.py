@@ -18,7 +18,10 @@ from offline_robust.datasets.sources import locate
 from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import EnvironmentConfig, TrainingConfig, load_config, load_learner
-from offline_robust.experiments.sweep import (
+from offline_robust.files import bundled
+from offline_robust.learners import LEARNERS
+from offline_robust.plain_yaml import read_yaml
+from offline_robust.sweeps.grids import (
     MAX_CELLS,
     Cell,
     SweepConfig,
@@ -28,9 +31,6 @@ from offline_robust.experiments.sweep import (
     known_environment,
     sweep_values,
 )
-from offline_robust.files import bundled
-from offline_robust.learners import LEARNERS
-from offline_robust.plain_yaml import read_yaml
 
 _MAX_BYTES = 200_000
 _NOT_LEARNERS = ("suites", "sweeps")

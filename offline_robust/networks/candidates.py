@@ -81,7 +81,7 @@ class ActionVAE(nn.Module):
         return error + 0.5 * kl, {"train/vae_error": error.detach(), "train/vae_kl": kl.detach()}
 
 
-class Perturbation(nn.Module):
+class PerturbationNetwork(nn.Module):
     """a + phi * half_range * tanh(mlp(s, a)), clipped to the action range."""
 
     centre: Tensor
@@ -114,7 +114,7 @@ class CandidateSearch:
 
     Args:
         decoder: of an `ActionVAE`.
-        perturbation: the network of a `Perturbation`; None leaves the decoded actions.
+        perturbation: the network of a `PerturbationNetwork`; None leaves the decoded actions.
         critics: N networks of (s, a).
         width: O.
         reach: of the perturbation.

@@ -1,6 +1,6 @@
 """One run of a sweep in a process of its own: trained, evaluated, and marked as finished.
 
-`sweep_engines` starts it. The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary
+`engines` starts it. The folder holds ``cell.yaml``, the run's resolved configuration, and becomes an ordinary
 run's folder. The process may be killed at any moment: started again it goes on, and ends with the same bytes.
 """
 
@@ -22,10 +22,10 @@ from typing import Any
 from offline_robust.environment import import_modules
 from offline_robust.errors import FULL, ConfigError, FolderInUse, UserError, readable
 from offline_robust.experiments.config import RunConfig, alike, load_config
-from offline_robust.experiments.sweep import digest
 from offline_robust.files import remove_temporaries, write_json, write_text
 from offline_robust.locks import writing
 from offline_robust.stopping import Stopped, heard, said
+from offline_robust.sweeps.grids import digest
 from offline_robust.untrusted import parse_json, read_regular, within
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"

@@ -19,15 +19,15 @@ from offline_robust.experiments.comparison import check_suites, save_report
 from offline_robust.experiments.config import WandbConfig
 from offline_robust.experiments.labels import distinct_labels_of
 from offline_robust.experiments.run import load_run
-from offline_robust.experiments.sweep import Cell, SweepConfig
-from offline_robust.experiments.sweep_cell import IN_HAND, is_finished, last_lines, prepare, refuse_another
-from offline_robust.experiments.sweep_compare import environment_of
-from offline_robust.experiments.sweep_engines import Engine, Load, cores, elsewhere, engine
 from offline_robust.experiments.tracking import check_wandb
 from offline_robust.files import write_json, write_text
 from offline_robust.locks import writing
 from offline_robust.plain_yaml import dump_yaml
 from offline_robust.reports.trained_on import data_names, data_of, different_data
+from offline_robust.sweeps.comparison import environment_of
+from offline_robust.sweeps.engines import Engine, Load, cores, elsewhere, engine
+from offline_robust.sweeps.grids import Cell, SweepConfig
+from offline_robust.sweeps.worker import IN_HAND, is_finished, last_lines, prepare, refuse_another
 from offline_robust.untrusted import Unreadable, parse_json, within
 
 RUNS, INDEX, SWEEP = "runs", "cells.json", "sweep.yaml"

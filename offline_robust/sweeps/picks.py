@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from offline_robust.errors import FULL, ConfigError, nearest
-from offline_robust.experiments.sweep import Cell, SweepConfig
 from offline_robust.files import write_text
 from offline_robust.plain_yaml import dump_yaml
+from offline_robust.sweeps.grids import Cell, SweepConfig
 
 
 def select(cells: Sequence[Cell], picks: Sequence[tuple[str, Any]], sweep: SweepConfig) -> tuple[Cell, ...]:
