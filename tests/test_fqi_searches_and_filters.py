@@ -19,7 +19,7 @@ from offline_robust.networks import (
     CandidateSearch,
     CandidateSpec,
     EnsembleMLP,
-    Perturbation,
+    PerturbationNetwork,
     Policy,
     policy_spec,
 )
@@ -77,7 +77,7 @@ def test_the_policy_takes_the_best_candidate() -> None:
     made = spec()
     actor = BCQActor(made, stream(0))
     actor.draws.copy_(torch.randn(6, 4, generator=stream(1)).clamp(-0.5, 0.5))
-    vae, perturbation = ActionVAE(made, stream(2)), Perturbation(made, stream(3))
+    vae, perturbation = ActionVAE(made, stream(2)), PerturbationNetwork(made, stream(3))
     vae.decoder.load_state_dict(actor.decoder.state_dict())
     perturbation.network.load_state_dict(actor.perturbation.state_dict())
     observations = torch.randn(40, 3, generator=stream(4))
@@ -108,7 +108,7 @@ def test_many_rows_go_in_pieces(monkeypatch) -> None:
 
 def test_perturbations_stay_within_their_reach_and_the_action_range() -> None:
     for reach in (0.0, 0.1, 2.0):
-        perturbation = Perturbation(spec(reach=reach), stream(0))
+        perturbation = PerturbationNetwork(spec(reach=reach), stream(0))
         with torch.no_grad():
             perturbation.network.linears[-1].weight.mul_(100.0)
         s = torch.randn(200, 3, generator=stream(1))
