@@ -33,8 +33,9 @@ import torch
 from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner, to_replay_buffer
 from offline_robust.baselines.names import require_d3rlpy
 from offline_robust.datasets import TransitionDataset, load_dataset
+from offline_robust.datasets.feed import LoggedFeed
 from offline_robust.experiments.train import _accumulate, _means, random_streams
-from offline_robust.learners import ProblemSpec
+from offline_robust.learners import Problem
 
 Clocks = tuple[float, float]
 ALGORITHMS = ("TD3PlusBC", "IQL", "CQL", "ReBRAC")
@@ -57,11 +58,13 @@ class Contest:
         self.theirs.algorithm.config.batch_size = batch
         self.lines: list[dict[str, float]] = []
         stream = self.alone.problem.streams["sampler"]
-        self.prepared = [self.alone.torch_batch(self.alone.data.sample(batch, stream)) for _ in range(50)]
+        self.feed = LoggedFeed(dataset)
+        self.alone.prepare(self.feed)
+        self.prepared = [self.alone.torch_batch(self.feed.sample(batch, stream)) for _ in range(50)]
 
     def _learner(self, name: str, dataset: TransitionDataset) -> D3RLPyLearner:
-        problem = ProblemSpec.of(dataset, random_streams(0, torch.device("cpu")))
-        return D3RLPyLearner(D3RLPyConfig(name=f"d3rlpy:{name}"), problem, dataset)
+        problem = Problem.of(dataset, random_streams(0, torch.device("cpu")))
+        return D3RLPyLearner(D3RLPyConfig(name=f"d3rlpy:{name}"), problem)
 
     def fit(self) -> None:
         """d3rlpy's own loop."""
@@ -80,7 +83,7 @@ class Contest:
         sums: dict[str, Any] = {}
         stream = self.ours.problem.streams["sampler"]
         for step in range(1, self.updates + 1):
-            _accumulate(sums, self.ours.update(self.ours.data.sample(self.batch, stream)))
+            _accumulate(sums, self.ours.update(self.feed.sample(self.batch, stream)))
             if step % 100 == 0 or step == self.updates:
                 self.lines.append(_means(sums))
 

@@ -21,14 +21,14 @@ import torch
 
 from offline_robust.datasets import Batch, load_dataset
 from offline_robust.experiments.train import random_streams
-from offline_robust.learners import FQI, RFQI, FQIConfig, ProblemSpec, RFQIConfig
+from offline_robust.learners import FQI, RFQI, FQIConfig, Problem, RFQIConfig
 from offline_robust.learners.bcq import BCQ, BCQConfig
 
 AIM = 3.0
 
 
 def made(kind: type[BCQ], config: BCQConfig, dataset: Any) -> BCQ:
-    return kind(config, ProblemSpec.of(dataset, random_streams(0, dataset.device)))
+    return kind(config, Problem.of(dataset, random_streams(0, dataset.device)))
 
 
 def seconds(learner: BCQ, batches: list[Batch]) -> tuple[float, float]:

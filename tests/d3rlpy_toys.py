@@ -15,6 +15,7 @@ from toys import problem_of
 from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner
 from offline_robust.baselines.names import DISCRETE, require_d3rlpy
 from offline_robust.datasets import TransitionDataset
+from offline_robust.datasets.feed import LoggedFeed
 from offline_robust.environment import EnvironmentSpec
 
 WIDTHS = {"type": "vector", "hidden_units": [16, 16]}
@@ -31,7 +32,15 @@ def small(name: str, **fields: Any) -> dict[str, Any]:
 def make(name: str, dataset: TransitionDataset, seed: int = 0, **fields: Any) -> D3RLPyLearner:
     """A small learner on a dataset, with fresh streams."""
     config = D3RLPyConfig(name=f"d3rlpy:{name}", config=small(name, **fields))
-    return D3RLPyLearner(config, problem_of(dataset, seed), dataset)
+    return D3RLPyLearner(config, problem_of(dataset, seed))
+
+
+def feed_of(learner: D3RLPyLearner) -> LoggedFeed:
+    """The learner's own dataset with the columns that it looks at."""
+    assert learner.problem.dataset is not None
+    feed = LoggedFeed(learner.problem.dataset)
+    learner.prepare(feed)
+    return feed
 
 
 def fitting(name: str, dataset: TransitionDataset) -> TransitionDataset:
@@ -44,8 +53,9 @@ def fitting(name: str, dataset: TransitionDataset) -> TransitionDataset:
 
 def steps(learner: D3RLPyLearner, count: int, size: int = 32) -> dict[str, torch.Tensor]:
     info: dict[str, torch.Tensor] = {}
+    feed = feed_of(learner)
     for _ in range(count):
-        info = learner.update(learner.data.sample(size, learner.problem.streams["sampler"]))
+        info = learner.update(feed.sample(size, learner.problem.streams["sampler"]))
     return info
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from dataset_files import columns, d4rl_file, episode, minari_folder
 
-from offline_robust.datasets import Problem, check, load_dataset
+from offline_robust.datasets import Finding, check, load_dataset
 from offline_robust.errors import DatasetError
 
 
-def find(problems: list[Problem], words: str) -> Problem:
+def find(problems: list[Finding], words: str) -> Finding:
     (found,) = [problem for problem in problems if words in problem.what]
     return found
 

@@ -13,7 +13,7 @@ import torch
 from offline_robust.datasets import TransitionDataset
 from offline_robust.datasets.writers import write_npz
 from offline_robust.experiments.train import random_streams
-from offline_robust.learners import LEARNERS, Learner, ProblemSpec
+from offline_robust.learners import LEARNERS, Learner, Problem
 from offline_robust.models import Scales, TransitionVAE, VAEConfig
 
 SMALL = {"hidden": [16, 16]}
@@ -65,9 +65,9 @@ def saved(dataset: TransitionDataset, folder: Path) -> str:
     return str(path)
 
 
-def problem_of(dataset: TransitionDataset, seed: int = 0) -> ProblemSpec:
+def problem_of(dataset: TransitionDataset, seed: int = 0) -> Problem:
     """The problem with fresh streams."""
-    return ProblemSpec.of(dataset, random_streams(seed, torch.device("cpu")))
+    return Problem.of(dataset, random_streams(seed, torch.device("cpu")))
 
 
 def two_way(data: TransitionDataset) -> TransitionDataset:
@@ -77,15 +77,14 @@ def two_way(data: TransitionDataset) -> TransitionDataset:
 
 def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: Any = None, **fields: Any) -> Learner:
     """A learner of small networks on a dataset, with a small VAE where it needs one."""
-    config_class, learner_class = LEARNERS[name]
-    problem = problem_of(dataset, seed)
-    if learner_class.needs_model(config_class(**fields)):
+    kind, problem = LEARNERS[name], problem_of(dataset, seed)
+    if kind.Config(**fields).needs_model:
         fields = {"samples": 16} | fields
-        model = model or small_vae(dataset, problem, smoothing=0.3)
-    return learner_class(config_class(**(SMALL | OWN.get(name, {}) | fields)), problem, model)
+        problem = replace(problem, model=model or small_vae(dataset, problem, smoothing=0.3))
+    return kind(kind.Config(**(SMALL | OWN.get(name, {}) | fields)), problem)
 
 
-def small_vae(dataset: TransitionDataset, problem: ProblemSpec, **fields: Any) -> TransitionVAE:
+def small_vae(dataset: TransitionDataset, problem: Problem, **fields: Any) -> TransitionVAE:
     """A VAE of 32-32 networks that learns fast."""
     config = VAEConfig(**({"hidden": (32, 32), "learning_rate": 2e-3} | fields))
     return TransitionVAE(
@@ -100,7 +99,7 @@ def run_values(dataset: str, learner: str, **training: Any) -> dict[str, Any]:
         "learner": {"name": learner, **SMALL, **OWN.get(learner, {})},
         "training": {"steps": 60, "log_every": 10, "checkpoint_every": 20, "batch_size": 32} | training,
     }
-    if LEARNERS[learner][1].uses_model:
+    if LEARNERS[learner].Config(name=learner).needs_model:
         values["learner"] |= {"samples": 8}
         values["model"] = {"name": "vae", "hidden": [16], "smoothing": 0.3}
         values["training"] = {"model_steps": 20} | values["training"]

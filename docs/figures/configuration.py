@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from offline_robust.baselines import D3RLPyConfig
+from offline_robust.baselines import PREFIX, D3RLPyConfig
 from offline_robust.experiments.config import (
     EnvironmentConfig,
     EvaluationConfig,
@@ -61,17 +61,18 @@ paper nor its code has.
 def page() -> str:
     """The whole page."""
     parts = [HEAD, section("Top level", "", RunConfig, "run")]
-    shared = set.intersection(*(set(config.model_fields) for config, _ in LEARNERS.values()))
-    first = next(iter(LEARNERS.values()))[0]
+    ours = {name: kind.Config for name, kind in LEARNERS.own.items() if not name.startswith(PREFIX)}
+    shared = set.intersection(*(set(config.model_fields) for config in ours.values()))
+    first = next(iter(ours.values()))
     parts.append(section("`learner`, all of them", "learner", first, "learner", shared))
-    for name, (config, _) in LEARNERS.items():
+    for name, config in ours.items():
         own = set(config.model_fields) - shared
         if own:
             parts.append(section(f"`learner`, name `{name}`", "learner", config, "learner", own))
     bridge = ("config", "version")
     parts.append(section("`learner`, name `d3rlpy:...`", "learner", D3RLPyConfig, "learner", bridge))
-    for name, (model, _) in MODELS.items():
-        parts.append(section(f"`model`, name `{name}`", "model", model, "model"))
+    for name, model in MODELS.own.items():
+        parts.append(section(f"`model`, name `{name}`", "model", model.Config, "model"))
     sections: dict[str, type[BaseModel]] = {
         "env": EnvironmentConfig,
         "training": TrainingConfig,
@@ -92,7 +93,8 @@ def section(title: str, prefix: str, model: type[BaseModel], group: str, only: I
         key = f"{prefix}.{name}" if prefix else name
         meaning = (field.description or MISSING[group, name]).replace("None", "null").replace("|", "&#124;")
         if name == "name":
-            names = " or ".join(f"`{known}`" for known in (LEARNERS if group == "learner" else MODELS))
+            known = [name for name in (LEARNERS if group == "learner" else MODELS).own if not name.startswith(PREFIX)]
+            names = " or ".join(f"`{name}`" for name in known)
             lines.append(f"| `{key}` | required | {names} | {meaning} |")
         else:
             lines.append(f"| `{key}` | {shown_default(field)} | {values(field)} | {meaning} |")

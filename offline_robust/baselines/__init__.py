@@ -10,15 +10,13 @@ from offline_robust.baselines.d3rlpy_files import read_d3rlpy, write_d3rlpy
 from offline_robust.baselines.learner import D3RLPyLearner
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE, PREFIX
 from offline_robust.baselines.policy_files import read_policy
-from offline_robust.learners import Learner, LearnerConfig
+from offline_robust.learners import LEARNERS
 
-BASELINES: dict[str, tuple[type[LearnerConfig], type[Learner]]] = {
-    PREFIX + name: (D3RLPyConfig, D3RLPyLearner) for name in (*CONTINUOUS, *DISCRETE)
-}
-"""Learner name to (config class, learner class), as `LEARNERS` has it for our own."""
+for _name in (*CONTINUOUS, *DISCRETE):
+    LEARNERS.register(PREFIX + _name, D3RLPyLearner, ours=True)
 
 __all__ = [
-    "BASELINES",
+    "PREFIX",
     "D3RLPyConfig",
     "D3RLPyLearner",
     "PolicyAlgorithm",

@@ -18,12 +18,12 @@ from offline_robust.baselines.algorithms import fit_neighbours, fit_scalers, mak
 from offline_robust.baselines.export import export_policy
 from offline_robust.baselines.fields import resolve
 from offline_robust.baselines.modules import load_optimiser_state, networks_of, optimiser_state, optimisers_of
-from offline_robust.baselines.sampler import PairedBatch, Sampler, returns_to_go
-from offline_robust.baselines.segments import segment_ends
+from offline_robust.baselines.segments import returns_to_go, segment_ends
 from offline_robust.baselines.streams import PrivateStream
-from offline_robust.datasets.transitions import Batch, TransitionDataset
+from offline_robust.datasets.feed import Feed
+from offline_robust.datasets.transitions import Batch
 from offline_robust.errors import ConfigError
-from offline_robust.learners import Learner, ProblemSpec
+from offline_robust.learners import Learner, Problem
 from offline_robust.networks import Policy
 
 _NEXT_ACTIONS = ("ReBRAC",)
@@ -34,18 +34,21 @@ class D3RLPyLearner(Learner):
 
     Args:
         config: names the algorithm.
-        problem: as for every learner.
-        dataset: what scalers are fitted on, and what the log says of next actions and returns.
+        problem: as for every learner; scalers are fitted on its dataset.
 
     Raises:
         ConfigError: the algorithm is for other actions than the dataset's, or d3rlpy refuses its configuration.
         MissingExtra: d3rlpy is not installed.
     """
 
+    Config = D3RLPyConfig
     config: D3RLPyConfig
+    actions = frozenset({"box", "discrete"})
 
-    def __init__(self, config: D3RLPyConfig, problem: ProblemSpec, dataset: TransitionDataset) -> None:
+    def __init__(self, config: D3RLPyConfig, problem: Problem) -> None:
         super().__init__(config, problem)
+        if (dataset := problem.dataset) is None:
+            raise ConfigError(f"{config.name} needs a dataset: its scalers are fitted on it")
         if config.discrete != dataset.discrete:
             kind = "discrete" if config.discrete else "continuous"
             raise ConfigError(f"{config.name} needs {kind} actions, the dataset's are {dataset.action_space}")
@@ -75,17 +78,23 @@ class D3RLPyLearner(Learner):
             fit_neighbours(self.algorithm, dataset)
         self._resolved = resolved
         self._losses: dict[str, float] = {}
-        self.data: TransitionDataset | Sampler = dataset
-        """What to draw minibatches from: the dataset, or its rows with what was logged next where that is looked at."""
-        if name in _NEXT_ACTIONS or self.algorithm.need_returns_to_go:
-            self.data = Sampler(dataset, name in _NEXT_ACTIONS, self._returns(dataset, rewards))
+        self._looks_ahead = name in _NEXT_ACTIONS
 
-    def _returns(self, dataset: TransitionDataset, rewards: Tensor) -> Tensor | None:
-        if not self.algorithm.need_returns_to_go:
-            return None
-        scaler = self.algorithm.reward_scaler
-        scaled = rewards if scaler is None else scaler.transform(rewards)
-        return returns_to_go(scaled, segment_ends(dataset), self.algorithm.gamma)
+    def prepare(self, feed: Feed) -> None:
+        """See `Learner.prepare`: what was logged next, for the algorithms that look at it."""
+        dataset = self.problem.dataset
+        if dataset is None or not (self._looks_ahead or self.algorithm.need_returns_to_go):
+            return
+        ends = segment_ends(dataset)
+        if self._looks_ahead:
+            next_actions = dataset.actions.roll(-1, 0)
+            next_actions[ends] = 0
+            feed.add_column("next_actions", next_actions, usable=~ends | dataset.terminated)
+        if self.algorithm.need_returns_to_go:
+            rewards = self.config.shaped(dataset.rewards)
+            if (scaler := self.algorithm.reward_scaler) is not None:
+                rewards = scaler.transform(rewards)
+            feed.add_column("returns_to_go", returns_to_go(rewards, ends, self.algorithm.gamma))
 
     # --- Update -----------------------------------------------------------------------------------------------------
 
@@ -93,7 +102,7 @@ class D3RLPyLearner(Learner):
         """d3rlpy's `TorchMiniBatch` of a minibatch: scaled, columns of shape (B, 1), zeros where nothing follows.
 
         Raises:
-            TypeError: the algorithm looks at next actions or returns, and the batch was not drawn from `data`.
+            KeyError: the algorithm looks at next actions or returns, and the batch is not of a feed that `prepare` saw.
         """
         from d3rlpy.torch_utility import TorchMiniBatch
 
@@ -101,13 +110,10 @@ class D3RLPyLearner(Learner):
         observations, actions = batch.observations, self._actions(batch.actions)
         rewards = self.config.shaped(batch.rewards)[:, None]
         following = torch.where(batch.next_valid[:, None], batch.next_observations, 0.0)
-        if isinstance(batch, PairedBatch):
-            next_actions = self._actions(batch.next_actions) if self.config.algorithm in _NEXT_ACTIONS else None
-            returns = batch.returns_to_go[:, None]
-        elif self.config.algorithm in _NEXT_ACTIONS or algorithm.need_returns_to_go:
-            raise TypeError(f"{self.config.name} learns from batches that learner.data.sample draws")
-        else:
-            next_actions, returns = None, torch.zeros_like(rewards)
+        next_actions = self._actions(batch.extras["next_actions"]) if self._looks_ahead else None
+        returns = torch.zeros_like(rewards)
+        if algorithm.need_returns_to_go:
+            returns = batch.extras["returns_to_go"][:, None]
         if (scaler := algorithm.observation_scaler) is not None:
             observations, following = scaler.transform(observations), scaler.transform(following)
         if (scaler := algorithm.action_scaler) is not None:
@@ -174,10 +180,10 @@ class D3RLPyLearner(Learner):
         self.algorithm.set_grad_step(updates)
         self._losses = dict(losses)
 
-    @property
-    def policy(self) -> Policy:  # type: ignore[override]
-        """The policy as it is now: one of ours where its networks allow it, else one that acts through d3rlpy."""
-        return export_policy(self.algorithm, self.config.algorithm, self._resolved, self.problem.environment)
+    def policies(self) -> dict[str, Policy]:
+        """See `Learner.policies`: one of ours where its networks allow it, else one that acts through d3rlpy."""
+        name, environment = self.config.algorithm, self.problem.environment
+        return {"policy": export_policy(self.algorithm, name, self._resolved, environment)}
 
 
 def _seed(stream: torch.Generator) -> int:

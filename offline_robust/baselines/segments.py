@@ -118,3 +118,23 @@ def _signature(values: Array) -> Any:
     from d3rlpy.dataset import Signature
 
     return Signature(dtype=[values.dtype], shape=[values.shape[1:]])
+
+
+def returns_to_go(rewards: Tensor, ends: Tensor, discount: float) -> Tensor:
+    """(N,) G_t = r_t + discount * G_{t+1} within every segment, by doubling: log2 of the longest one passes.
+
+    Args:
+        rewards: (N,).
+        ends: (N,) bool, the last rows of segments.
+        discount: gamma.
+    """
+    total = rewards.double()
+    segment = torch.cat([ends.new_zeros(1), ends[:-1]]).cumsum(0)
+    longest = int(torch.bincount(segment).max())
+    step = 1
+    while step < longest:
+        # G over `step` rows becomes G over twice as many.
+        same = segment[step:] == segment[:-step]
+        total = torch.cat([total[:-step] + discount**step * total[step:] * same, total[-step:]])
+        step *= 2
+    return total.float()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -100,8 +100,9 @@ def collect(
         "stochastic": stochastic,
         "perturb": [{"parameter": p.parameter, "level": p.level, "mode": p.mode} for p in acting],
     }
+    columns: dict[str, Any] = {name: torch.from_numpy(values) for name, values in rows.columns.items()}
     return TransitionDataset(
-        **{name: torch.from_numpy(values) for name, values in rows.columns.items()},
+        **columns,
         next_valid=torch.ones(transitions, dtype=torch.bool),
         observation_space=observation_space,
         action_space=action_space,

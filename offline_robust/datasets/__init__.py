@@ -4,15 +4,15 @@ Every reader returns a `TransitionDataset`; `load_dataset` finds the right one.
 """
 
 from offline_robust.datasets.describe import describe
+from offline_robust.datasets.findings import Finding
 from offline_robust.datasets.load import check, convert, load_dataset
-from offline_robust.datasets.problems import Problem
 from offline_robust.datasets.sources import bundled_names
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.datasets.writers import write_d4rl, write_dataset, write_minari, write_npz
 
 __all__ = [
     "Batch",
-    "Problem",
+    "Finding",
     "TransitionDataset",
     "bundled_names",
     "check",

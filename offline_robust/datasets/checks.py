@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets.assemble import Layout, fit_actions, layout
+from offline_robust.datasets.findings import Finding, Severity, numbered
 from offline_robust.datasets.logged import Array, Logged
-from offline_robust.datasets.problems import Problem, Severity, numbered
 
 
-def findings(logged: Logged) -> list[Problem]:
+def findings(logged: Logged) -> list[Finding]:
     """All findings of the reader and of the checks below, errors first. The spaces must be filled in."""
     ends = layout(logged)
     found = [*logged.problems, *_not_finite(logged), *_spaces(logged), *_flags(logged, ends), *_chains(logged, ends)]
@@ -20,7 +20,7 @@ def findings(logged: Logged) -> list[Problem]:
     return sorted(found, key=lambda problem: problem.severity != "error")
 
 
-def _not_finite(logged: Logged) -> Iterator[Problem]:
+def _not_finite(logged: Logged) -> Iterator[Finding]:
     arrays = {"observations": logged.observations, "actions": logged.actions, "rewards": logged.rewards}
     # Minari's next observations are its observations, but for the last one of every episode.
     if logged.next_observations is not None:
@@ -38,19 +38,19 @@ def _not_finite(logged: Logged) -> Iterator[Problem]:
             yield _rows("error", logged, name, bad, "NaN or infinite values (or beyond float32)", mend)
 
 
-def _spaces(logged: Logged) -> Iterator[Problem]:
+def _spaces(logged: Logged) -> Iterator[Finding]:
     """Widths against the spaces, and actions against their bounds."""
     assert logged.observation_space is not None
     width, wanted = logged.observations.shape[1], logged.observation_space.shape[0]
     if width != wanted:
         what = f"has width {width} where the observation space has {wanted}"
-        yield Problem("error", logged.name("observations"), what, "use the environment that the data came from")
+        yield Finding("error", logged.name("observations"), what, "use the environment that the data came from")
     actions, space = fit_actions(logged), logged.action_space
     at = logged.name("actions")
     if isinstance(space, gym.spaces.Discrete):
         if actions.dtype.kind == "f":
             what = f"holds floating numbers of width {actions.shape[1]} where the action space is {space}"
-            yield Problem("error", at, what, "store whole numbers, or use the environment that the data came from")
+            yield Finding("error", at, what, "store whole numbers, or use the environment that the data came from")
             return
         outside = np.asarray((actions < space.start) | (actions >= space.start + space.n))
         if outside.any():
@@ -60,7 +60,7 @@ def _spaces(logged: Logged) -> Iterator[Problem]:
     assert space is not None
     if actions.shape[1] != space.shape[0]:
         what = f"has width {actions.shape[1]} where the action space has {space.shape[0]}"
-        yield Problem("error", at, what, "use the environment that the data came from")
+        yield Finding("error", at, what, "use the environment that the data came from")
         return
     with np.errstate(invalid="ignore", over="ignore"):
         margin = 1e-4 * np.maximum(1.0, np.abs(np.where(np.isfinite(space.high), space.high, 0.0)))
@@ -70,7 +70,7 @@ def _spaces(logged: Logged) -> Iterator[Problem]:
         yield _rows("warning", logged, "actions", outside, "actions outside the action space", mend)
 
 
-def _flags(logged: Logged, ends: Layout) -> Iterator[Problem]:
+def _flags(logged: Logged, ends: Layout) -> Iterator[Finding]:
     """End flags: both at once, none at the end, and flags inside an episode."""
     both = logged.terminated & logged.truncated
     if both.any():
@@ -88,7 +88,7 @@ def _flags(logged: Logged, ends: Layout) -> Iterator[Problem]:
         return
     if not logged.has_truncated and logged.next_observations is None:
         what = "marks no timeouts and holds no next_observations: cuts by time cannot be seen, and rows run across them"
-        yield Problem("warning", logged.where, what, "pass env_id, whose time limit then shows the cuts")
+        yield Finding("warning", logged.where, what, "pass env_id, whose time limit then shows the cuts")
     last = np.flatnonzero(logged.terminated | logged.truncated)
     after = len(logged) - 1 - (int(last[-1]) if len(last) else -1)
     if after and logged.starts is None:
@@ -99,7 +99,7 @@ def _flags(logged: Logged, ends: Layout) -> Iterator[Problem]:
         )
 
 
-def _chains(logged: Logged, ends: Layout) -> Iterator[Problem]:
+def _chains(logged: Logged, ends: Layout) -> Iterator[Finding]:
     """Whether ``next_observations`` of a flat file agrees with the rows that follow."""
     if logged.next_observations is None or logged.names.get("next_observations") == "observations":
         return
@@ -129,15 +129,15 @@ def _chains(logged: Logged, ends: Layout) -> Iterator[Problem]:
         yield _rows("warning", logged, "next_observations", shifted, what, mend)
 
 
-def _rounded(logged: Logged) -> Iterator[Problem]:
+def _rounded(logged: Logged) -> Iterator[Finding]:
     """Dimensions that lose much when their numbers become float32."""
     mend = "learners compute in float32: log it less an offset (a clock from the episode's start on), or leave it out"
     for name, found in logged.rounded.items():
         for loss in found:
-            yield Problem("warning", logged.name(name), str(loss), mend)
+            yield Finding("warning", logged.name(name), str(loss), mend)
 
 
-def _inferred(logged: Logged) -> Iterator[Problem]:
+def _inferred(logged: Logged) -> Iterator[Finding]:
     """An action space that is no more than what was logged: a learner never sees the rest of the true one."""
     if not logged.action_space_inferred:
         return
@@ -152,27 +152,27 @@ def _inferred(logged: Logged) -> Iterator[Problem]:
             f"no action space is stated; the range of the data is taken ({ranges}{more}), and the true one may be wider"
         )
     mend = "name the environment that the data came from (--env, or env=): it knows them all"
-    yield Problem("warning", logged.name("actions"), what, mend)
+    yield Finding("warning", logged.name("actions"), what, mend)
 
 
-def _constant(logged: Logged) -> Iterator[Problem]:
+def _constant(logged: Logged) -> Iterator[Finding]:
     """Dimensions that never change."""
     if len(logged) < 2:
         return
     if not logged.rewards.any() and not logged.rounded.get("rewards"):
-        yield Problem("warning", logged.name("rewards"), "is 0 in every row", "nothing can be learned from it")
+        yield Finding("warning", logged.name("rewards"), "is 0 in every row", "nothing can be learned from it")
     for name, values in (("observations", logged.observations), ("actions", fit_actions(logged))):
         columns = values if values.ndim == 2 else values[:, None]
         rounded = {loss.dimension for loss in logged.rounded.get(name, ())}
         still = [d for d in np.flatnonzero((columns == columns[:1]).all(axis=0)).tolist() if d not in rounded]
         for dimension in still:
             what = f"dimension {dimension} is {columns[0, dimension]:g} in every row"
-            yield Problem("warning", logged.name(name), what, "harmless, but no model can learn from it")
+            yield Finding("warning", logged.name(name), what, "harmless, but no model can learn from it")
 
 
-def _rows(severity: Severity, logged: Logged, name: str, mask: Array, what: str, mend: str) -> Problem:
+def _rows(severity: Severity, logged: Logged, name: str, mask: Array, what: str, mend: str) -> Finding:
     """A finding about the rows of a mask, with the first of them in the source's own words."""
     rows, count = numbered(np.flatnonzero(mask))
     places = ", ".join(logged.place(row) for row in rows[:3]) + (", ..." if count > 3 else "")
     text = f"{count:,} row{'s' if count > 1 else ''} with {what} ({places})"
-    return Problem(severity, logged.name(name), text, mend, rows, count)
+    return Finding(severity, logged.name(name), text, mend, rows, count)

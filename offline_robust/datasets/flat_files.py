@@ -17,9 +17,9 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
+from offline_robust.datasets.findings import refusal
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
 from offline_robust.datasets.logged import KEPT, Array, Logged, episode_starts, find_keys, from_columns
-from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, flat_space
 from offline_robust.environment import as_spec, flat_actions, flat_observations
 from offline_robust.environment.spec import plain_values

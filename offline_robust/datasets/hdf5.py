@@ -17,8 +17,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.datasets.findings import refusal
 from offline_robust.datasets.logged import KEPT, source_bytes
-from offline_robust.datasets.problems import refusal
 from offline_robust.untrusted import MEMORY, open_regular
 
 # Deflate, the filter that most files have, gives at most 1032:1.

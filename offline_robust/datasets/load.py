@@ -10,12 +10,12 @@ from typing import Any
 from offline_robust.datasets.assemble import assemble, exact_columns, infer_spaces
 from offline_robust.datasets.cache import Cache
 from offline_robust.datasets.checks import findings
+from offline_robust.datasets.findings import FileProblem, Finding, one_line, raise_errors
 from offline_robust.datasets.flat_files import read_d4rl, read_npz
 from offline_robust.datasets.logged import Logged
 from offline_robust.datasets.minari_files import read_minari
 from offline_robust.datasets.objects import as_path, read_object
 from offline_robust.datasets.origins import use_environment
-from offline_robust.datasets.problems import FileProblem, Problem, one_line, raise_errors
 from offline_robust.datasets.replay import Agreement, replay
 from offline_robust.datasets.replay_buffers import read_buffer_file
 from offline_robust.datasets.sources import locate
@@ -88,7 +88,7 @@ def load_dataset(
     return _told(dataset).to(device)
 
 
-def check(source: Source, *, env: Origin | None = None) -> list[Problem]:
+def check(source: Source, *, env: Origin | None = None) -> list[Finding]:
     """Reads leniently and lists everything that is wrong or worth knowing, errors first.
 
     A source loads exactly when no finding is an ``error``.
@@ -100,7 +100,7 @@ def check(source: Source, *, env: Origin | None = None) -> list[Problem]:
     return examine(source, env=env)[0]
 
 
-def examine(source: Source, *, env: Origin | None = None) -> tuple[list[Problem], Agreement | None]:
+def examine(source: Source, *, env: Origin | None = None) -> tuple[list[Finding], Agreement | None]:
     """What `check` finds, and how far the data agree with their environment where both are there.
 
     Some steps are taken again in the environment, see `offline_robust.datasets.replay`; what disagrees is a warning.
@@ -116,7 +116,7 @@ def examine(source: Source, *, env: Origin | None = None) -> tuple[list[Problem]
         raise
     except DatasetError as error:
         where = str(source) if logged is None else logged.where
-        return [Problem("error", where, one_line(str(error)))], None
+        return [Finding("error", where, one_line(str(error)))], None
     found = findings(logged)
     if any(problem.severity == "error" for problem in found):
         return found, None

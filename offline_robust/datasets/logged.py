@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_robust.datasets.findings import Finding, refusal
 from offline_robust.datasets.precision import Loss, losses, rounds
-from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, Spaces, decode_description
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.untrusted import free_memory
@@ -70,7 +70,7 @@ class Logged:
     """``observation_space`` and ``action_space`` as the source states them, before they are seen as vectors."""
     environment: EnvironmentSpec | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     raw: dict[str, list[Array]] = field(default_factory=dict)
     """Stretches of those columns whose numbers float32 may not hold, as the source has them; of an episode with T+1
     observations all of them, under "observations"."""

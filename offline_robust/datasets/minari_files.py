@@ -15,9 +15,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from offline_robust.datasets.findings import FileProblem, Finding, refusal
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array, read_attribute
 from offline_robust.datasets.logged import Array, Logged, action_rows, column, flags, floats, vector_rows
-from offline_robust.datasets.problems import FileProblem, Problem, refusal
 from offline_robust.datasets.spaces import MAX_JSON, OWN_PREFIX, flat_space, own_environment, parse_json, read_space
 from offline_robust.environment import flat_actions, flat_observations, flatten, from_gymnasium
 from offline_robust.errors import EvaluationError, MissingExtra
@@ -56,10 +56,10 @@ class _Read:
 
     where: str
     episodes: list[_Episode] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
 
     def warn(self, where: str, what: str, mend: str = "") -> None:
-        self.problems.append(Problem("warning", where, what, mend))
+        self.problems.append(Finding("warning", where, what, mend))
 
 
 def read_minari(folder: Path) -> Logged:
@@ -141,7 +141,7 @@ def _read_groups(read: _Read, root: Any, about: dict[str, Any], spaces: Mapping[
     total = about.get("total_episodes")
     if isinstance(total, int) and total > len(numbers):
         what = f"holds {len(numbers):,} episodes where metadata.json says {total:,}"
-        read.problems.append(Problem("error", read.where, what, "the copy is not complete: copy or download it again"))
+        read.problems.append(Finding("error", read.where, what, "the copy is not complete: copy or download it again"))
     elif isinstance(total, int) and total < len(numbers):
         read.warn(read.where, f"holds {len(numbers):,} episodes where metadata.json says {total:,}", "all are read")
     if numbers and numbers[-1] != len(numbers) - 1:
@@ -308,7 +308,7 @@ def _compare(logged: Logged, about: dict[str, Any], folder: Path) -> None:
     total = about.get("total_steps")
     if isinstance(total, int) and total != len(logged) and not any(p.severity == "error" for p in logged.problems):
         what = f"says {total:,} steps, the episodes hold {len(logged):,}"
-        logged.problems.append(Problem("warning", f"{folder / METADATA}: total_steps", what, "the episodes count"))
+        logged.problems.append(Finding("warning", f"{folder / METADATA}: total_steps", what, "the episodes count"))
 
 
 def _foreign(

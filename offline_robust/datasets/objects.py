@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from offline_robust.datasets.findings import refusal
 from offline_robust.datasets.flat_files import read_arrays
 from offline_robust.datasets.logged import Logged
 from offline_robust.datasets.minari_files import read_minari
-from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.replay_buffers import read_replay_buffer
 from offline_robust.datasets.table_files import read_frame
 from offline_robust.datasets.transitions import TransitionDataset

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from offline_robust.datasets.findings import Finding, refusal
 from offline_robust.datasets.logged import Logged
-from offline_robust.datasets.problems import Problem, refusal
 from offline_robust.datasets.spaces import spaces_of
 from offline_robust.environment import EnvironmentChoice, EnvironmentSpec, as_choice
 from offline_robust.environment.making import keyword_for
@@ -67,7 +67,7 @@ def use_environment(logged: Logged, env: str | EnvironmentSpec | EnvironmentChoi
     logged.has_truncated = True
     logged.provenance["timeouts"] = f"inferred from the time limit of {spec.id} ({limit} steps)"
     what = f"marks no timeouts; cut every {limit} steps, the time limit of {spec.id}"
-    logged.problems.append(Problem("warning", logged.where, what, "compare the episode lengths with the source's"))
+    logged.problems.append(Finding("warning", logged.where, what, "compare the episode lengths with the source's"))
 
 
 def switch_words(spec: EnvironmentSpec, width: int) -> str:

@@ -11,8 +11,8 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets.assemble import fit_actions, layout
+from offline_robust.datasets.findings import Finding
 from offline_robust.datasets.logged import Array, Logged
-from offline_robust.datasets.problems import Problem
 from offline_robust.environment import make_flat
 from offline_robust.environment.making import EnvironmentMissing
 from offline_robust.errors import EvaluationError
@@ -46,7 +46,7 @@ class Agreement:
     how: str
     observations: float = math.nan
     rewards: float = math.nan
-    findings: list[Problem] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def __str__(self) -> str:
         if not self.rows:
@@ -71,7 +71,7 @@ def replay(logged: Logged) -> Agreement:
     except EnvironmentMissing as error:
         return Agreement(0, str(error))
     except EvaluationError as error:
-        found = Problem("warning", logged.where, str(error), "evaluation refuses it")
+        found = Finding("warning", logged.where, str(error), "evaluation refuses it")
         return Agreement(0, str(error), findings=[found])
     try:
         if env.observation_space.shape != logged.observations.shape[1:]:
@@ -87,7 +87,7 @@ def replay(logged: Logged) -> Agreement:
     except Exception as error:  # the environment's own code, at states and actions of its data
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         what = f"{spec.id} fails when the data's own steps are taken again ({said})"
-        found = Problem("warning", logged.where, what, "is it the environment of the data?")
+        found = Finding("warning", logged.where, what, "is it the environment of the data?")
         return Agreement(0, said, findings=[found])
     finally:
         env.close()  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ def _from_seeds(logged: Logged, env: Env) -> Agreement:
         if not _near(first, logged.observations[begin], _scale(logged)):
             what = f"{logged.place(begin)}: a reset with its seed {logged.seeds[k]} gives another first observation"
             mend = "another environment or version, or options at reset that are not recorded"
-            return Agreement(1, "from a seed", findings=[Problem("warning", logged.where, what, mend, (begin,), 1)])
+            return Agreement(1, "from a seed", findings=[Finding("warning", logged.where, what, mend, (begin,), 1)])
         for row in range(begin, min(begin + _STEPS, int(ends[k]))):
             after, reward, terminated, truncated, _ = env.step(actions[row])
             seen.append(np.asarray(after, np.float32))
@@ -172,12 +172,12 @@ def _compared(logged: Logged, rows: list[int], seen: list[Array], rewards: list[
     worst = int(by_dimension.argmax())
     if by_dimension[worst] > _AGREE:
         what = f"dimension {worst} of the next observation differs by {by_dimension[worst]:.2g} of a one-step change"
-        findings.append(Problem("warning", logged.where, f"{what} ({how}, {len(rows)} steps)", mend, tuple(rows[:9])))
+        findings.append(Finding("warning", logged.where, f"{what} ({how}, {len(rows)} steps)", mend, tuple(rows[:9])))
     if reward > _AGREE:
         k = int(np.argmax(np.abs(np.array(rewards) - logged.rewards[at])))
         pays = f"{logged.rewards[rows[k]]:g} in the data and {rewards[k]:g} in the environment"
         what = f"rewards differ: {logged.place(rows[k])} has {pays}"
-        findings.append(Problem("warning", logged.where, f"{what} ({how}, {len(rows)} steps)", mend, tuple(rows[:9])))
+        findings.append(Finding("warning", logged.where, f"{what} ({how}, {len(rows)} steps)", mend, tuple(rows[:9])))
     return Agreement(len(rows), how, float(by_dimension.max()), reward, findings)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from offline_robust.datasets.findings import refusal
 from offline_robust.datasets.hdf5 import Budget, is_group, links, open_hdf5, open_object, read_array
 from offline_robust.datasets.logged import (
     Array,
@@ -20,7 +21,6 @@ from offline_robust.datasets.logged import (
     floats,
     vector_rows,
 )
-from offline_robust.datasets.problems import refusal
 from offline_robust.datasets.spaces import OWN_PREFIX, Description, decode_description
 
 VERSION = "2.1"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from offline_robust.datasets.findings import one_line, refusal
 from offline_robust.datasets.hdf5 import links, open_hdf5
 from offline_robust.datasets.minari_files import MAIN, METADATA
-from offline_robust.datasets.problems import one_line, refusal
 from offline_robust.datasets.replay_buffers import is_buffer_file
 from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 from offline_robust.files import bundled, expanded, home, recover

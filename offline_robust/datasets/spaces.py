@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_robust.datasets.problems import refusal
+from offline_robust.datasets.findings import refusal
 from offline_robust.environment import (
     EnvironmentSpec,
     decode_space,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from offline_robust.datasets.findings import FileProblem, refusal
 from offline_robust.datasets.hdf5 import Budget
 from offline_robust.datasets.logged import Array, Logged
-from offline_robust.datasets.problems import FileProblem, refusal
 from offline_robust.datasets.spaces import MAX_JSON
 from offline_robust.datasets.tables import Plan, cells, plan_columns, read_table
 from offline_robust.errors import MissingExtra

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from offline_robust.datasets.findings import Finding, one_line, refusal
 from offline_robust.datasets.flat_files import own_memory, set_episodes
 from offline_robust.datasets.logged import ALIASES, Array, Logged, from_columns
-from offline_robust.datasets.problems import Problem, one_line, refusal
 from offline_robust.datasets.spaces import OWN_PREFIX
 
 _INDEX = ("Unnamed: ", "__index_level_")
@@ -127,7 +127,7 @@ def read_table(where: str, plan: Plan, column: Callable[[int], Array], form: str
     if plan.unread:
         shown = ", ".join(label[:40] for label in plan.unread[:8]) + (", ..." if len(plan.unread) > 8 else "")
         what = one_line(f"holds columns that are not read: {shown}")
-        logged.problems.append(Problem("warning", where, what, f"if they belong to an array, {_WAYS}"))
+        logged.problems.append(Finding("warning", where, what, f"if they belong to an array, {_WAYS}"))
     return logged
 
 

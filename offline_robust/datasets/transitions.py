@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -27,6 +28,8 @@ TENSORS = (
 )
 """The arrays of a dataset, in the order in which files and fingerprints hold them."""
 
+NO_EXTRAS: Mapping[str, Tensor] = MappingProxyType({})
+
 
 class Batch(NamedTuple):
     """A minibatch of B transitions, on the dataset's device."""
@@ -45,6 +48,8 @@ class Batch(NamedTuple):
     """(B,) bool: the episode was cut (time limit, end of file); its value goes on."""
     next_valid: Tensor
     """(B,) bool: `next_observations` is the true next observation."""
+    extras: Mapping[str, Tensor] = NO_EXTRAS
+    """Further columns by name, (B, ...) each: what a learner asked for (`Learner.columns`)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class TransitionDataset:
     environment: EnvironmentSpec | None = None
     """What the data came from, whole; None where nobody said."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further columns by name, (N, ...) each, that a learner may ask for: a constraint h, a disturbance, ..."""
 
     def __post_init__(self) -> None:
         rows = len(self.observations)
@@ -96,6 +103,12 @@ class TransitionDataset:
             )
         self._check_types()
         self._check_actions()
+        for name, values in self.extras.items():
+            if len(values) != rows:
+                raise DatasetError(f"{name} has {len(values):,} rows where observations has {rows:,}")
+            if values.device != self.device:
+                raise DatasetError(f"{name} is on {values.device} where observations is on {self.device}")
+            self._check_finite(name, values.reshape(rows, -1))
         for name in ("observations", "rewards", "actions"):
             self._check_finite(name, getattr(self, name))
         self._check_finite("next_observations", self.next_observations, self.next_valid)
@@ -163,18 +176,19 @@ class TransitionDataset:
             self.terminated.index_select(0, index),
             self.truncated.index_select(0, index),
             self.next_valid.index_select(0, index),
+            {name: values.index_select(0, index) for name, values in self.extras.items()} if self.extras else NO_EXTRAS,
         )
 
     def select(self, keep: Tensor) -> TransitionDataset:
         """The rows of a bool mask (N,), with episodes numbered anew."""
         tensors = {name: getattr(self, name)[keep] for name in TENSORS}
         tensors["episode"] = torch.unique_consecutive(tensors["episode"], return_inverse=True)[1]
-        return replace(self, **tensors)
+        return replace(self, **tensors, extras={name: values[keep] for name, values in self.extras.items()})
 
     def to(self, device: str | torch.device) -> TransitionDataset:
         """The same dataset on another device."""
         tensors = {name: getattr(self, name).to(device) for name in TENSORS}
-        return replace(self, **tensors)
+        return replace(self, **tensors, extras={name: values.to(device) for name, values in self.extras.items()})
 
     def episode_returns(self) -> Tensor:
         """(E,) float64 undiscounted returns, one an episode."""
@@ -188,8 +202,9 @@ class TransitionDataset:
         Fillers, the next observations where ``next_valid`` is false, are not data and do not count.
         """
         digest = hashlib.sha256()
-        for name in TENSORS:
-            tensor = getattr(self, name)
+        columns = {name: getattr(self, name) for name in TENSORS}
+        columns |= {f"extras/{name}": self.extras[name] for name in sorted(self.extras)}
+        for name, tensor in columns.items():
             if name == "next_observations":
                 tensor = tensor.where(self.next_valid[:, None], torch.zeros((), device=self.device))
             if tensor.is_floating_point():

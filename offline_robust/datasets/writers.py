@@ -235,6 +235,8 @@ def _flat_columns(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray
 
 def _arrays(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
     """The tensors as arrays; fillers become the row's own observation, so that equal data give equal bytes."""
+    if dataset.extras:
+        raise DatasetError(f"files have no place for the further columns {', '.join(sorted(dataset.extras))}")
     names = ("observations", "actions", "rewards", "terminated", "truncated", "next_valid", "episode")
     arrays = {name: getattr(dataset, name).cpu().numpy() for name in names} | dict(exact or {})
     after = arrays.get("next_observations", dataset.next_observations.cpu().numpy())

@@ -40,6 +40,9 @@ class Divergence(ABC):
     profile_dual: DualKind | None
     """Kind of the dual variable of `profile`; None when that objective has none."""
 
+    v_min: float | None = None
+    """Value of the fail state that the ball may send mass to; None where there is none."""
+
     linear_duals: tuple[DualKind, ...] | None
     """Kinds of the dual variables of `linear_dual`, in order (empty: it has none); None when there is no such form."""
 

@@ -22,8 +22,6 @@ from offline_robust.divergences.base import (
 class _MovedToTheFloor(Divergence):
     """Balls that move mass to the worst place there is: a fail state of value `v_min`, or the support's minimum."""
 
-    v_min: float | None
-
     def __init__(self, name: str, radius: float, v_min: float | None) -> None:
         self.radius = checked(f"the {name} radius", radius, 0.0, 1.0)
         self.v_min = None if v_min is None else checked("v_min", v_min, -math.inf, math.inf)

@@ -12,12 +12,12 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
-from offline_robust.baselines import BASELINES
+from offline_robust.baselines import D3RLPyLearner  # noqa: F401 - d3rlpy's algorithms register themselves
 from offline_robust.environment import EnvironmentChoice
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
-from offline_robust.models import MODELS, VAEConfig
+from offline_robust.models import MODELS, ModelConfig
 from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader, dump_yaml
 from offline_robust.untrusted import CodeRefused, refuse_code
 
@@ -122,7 +122,7 @@ class RunConfig(_Frozen):
         None, description="The environment of the data, an id or a mapping as below; None takes the dataset's."
     )
     learner: SerializeAsAny[LearnerConfig]
-    model: SerializeAsAny[VAEConfig] | None = Field(None, description="The nominal model, where the learner has one.")
+    model: SerializeAsAny[ModelConfig] | None = Field(None, description="The nominal model, where the learner has one.")
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     wandb: WandbConfig = WandbConfig()
@@ -142,6 +142,11 @@ class RunConfig(_Frozen):
     def environment(self) -> EnvironmentChoice:
         """What the configuration says of the environment."""
         return (self.env or EnvironmentConfig()).choice()
+
+    @property
+    def label(self) -> str:
+        """What seeds average over, in words: the learner, its radius, what widens its model."""
+        return " ".join(part for part in (self.learner.label, self.model.label if self.model else "") if part)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""
@@ -197,7 +202,7 @@ def load_learner(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
     plain = _plain(values, "config")
     for key, value in (overrides or {}).items():
         _set(plain, key, value)
-    config: LearnerConfig = _part(plain.get("learner"), _learners(), "config", "learner")
+    config: LearnerConfig = _part(plain.get("learner"), LEARNERS, "config", "learner")
     return config
 
 
@@ -223,9 +228,9 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if key not in RunConfig.model_fields:
             raise ConfigError(f"{where}: unknown key '{_short(key)}'{nearest(key, RunConfig.model_fields)}")
     parts = dict(values)
-    parts["learner"] = _part(values.get("learner"), _learners(), where, "learner")
+    parts["learner"] = _part(values.get("learner"), LEARNERS, where, "learner")
     if values.get("model") is not None:
-        parts["model"] = _part(values["model"], {k: c for k, (c, _) in MODELS.items()}, where, "model")
+        parts["model"] = _part(values["model"], MODELS, where, "model")
     sections: dict[str, type[BaseModel]] = {
         "training": TrainingConfig,
         "evaluation": EvaluationConfig,
@@ -235,37 +240,20 @@ def _build(values: dict[str, Any], where: str) -> RunConfig:
         if name in values:
             parts[name] = _validated(section, values[name], where, name)
     config: RunConfig = _validated(RunConfig, parts, where, "")
-    learner_class = (LEARNERS | BASELINES)[config.learner.name][1]
-    needs_model = learner_class.needs_model(config.learner)
-    if needs_model and config.model is None:
-        name = config.learner.name
-        raise ConfigError(f"{where}: {name} samples next states from a nominal model: add model: {{name: vae}}")
-    if config.model is not None and not needs_model:
-        raise ConfigError(
-            f"{where}: {config.learner.name} has no nominal model with these settings: remove it (model: null)"
-        )
-    pretrains = learner_class.pretrains(config.learner)
-    if config.training.model_steps and config.model is None and not pretrains:
-        raise ConfigError(f"{where}: training.model_steps is {config.training.model_steps} but there is no model")
-    if pretrains and not config.training.model_steps:
-        raise ConfigError(
-            f"{where}: {config.learner.name}'s density filter learns in training.model_steps, which is 0: set it to "
-            "some thousands, or learner.density_filter to false"
-        )
+    try:
+        config.learner.check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return config
 
 
-def _learners() -> dict[str, type[LearnerConfig]]:
-    return {name: config for name, (config, _) in (LEARNERS | BASELINES).items()}
-
-
-def _part(values: Any, known: dict[str, Any], where: str, section: str) -> Any:
+def _part(values: Any, known: Mapping[str, Any], where: str, section: str) -> Any:
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
         raise ConfigError(f"{where}: {section}: expected a mapping with a name (known: {', '.join(sorted(known))})")
     if values["name"] not in known:
         name = values["name"]
         raise ConfigError(f"{where}: {section}.name: unknown {section} '{_short(name)}'{nearest(name, known)}")
-    return _validated(known[values["name"]], values, where, section)
+    return _validated(known[values["name"]].Config, values, where, section)
 
 
 def _validated(kind: type[BaseModel], values: Any, where: str, section: str) -> Any:

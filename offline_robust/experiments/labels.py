@@ -7,7 +7,7 @@ from typing import Protocol
 
 from offline_robust.errors import EvaluationError
 from offline_robust.experiments.config import RunConfig
-from offline_robust.experiments.run import Run, label_of
+from offline_robust.experiments.run import Run
 from offline_robust.reports.trained_on import data_names, data_of
 
 
@@ -48,7 +48,7 @@ def distinct_labels(runs: Sequence[Run | Named]) -> list[str]:
 
 def distinct_labels_of(configs: Sequence[RunConfig]) -> list[str]:
     """As `distinct_labels`, of configurations whose runs need not be there yet."""
-    labels = [label_of(config) for config in configs]
+    labels = [config.label for config in configs]
     return _distinct(labels, [_flat(config) for config in configs], [config.seed for config in configs])
 
 

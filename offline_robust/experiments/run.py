@@ -108,22 +108,6 @@ def load_run(folder: str | Path) -> Run:
     return run
 
 
-def label_of(config: RunConfig) -> str:
-    """What seeds average over, in words: the learner, its radius, what widens its model."""
-    learner = config.learner.name
-    for radius in ("delta", "rho"):
-        if (value := getattr(config.learner, radius, None)) is not None:
-            learner += f" {radius}={value:g}"
-    if (ball := getattr(config.learner, "divergence", None)) is not None:
-        learner += f" {ball.label}"
-    if getattr(config.learner, "next_states", "model") == "data":
-        learner += " next_states=data"
-    for knob in ("smoothing", "action_smoothing"):
-        if getattr(config.model, knob, 0.0):
-            learner += f" {knob}={getattr(config.model, knob):g}"
-    return learner
-
-
 def environment_facts() -> dict[str, Any]:
     """Versions, hardware and code version of this process."""
     return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": _command()}

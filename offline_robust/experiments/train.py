@@ -1,12 +1,13 @@
-"""The training loop. It knows no algorithm: a learner has `pretrain`, `update`, `policy` and its state."""
+"""The training loop. It knows no algorithm and no source of data: a feed gives batches, a learner phases of steps."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_robust.baselines import D3RLPyConfig, D3RLPyLearner
 from offline_robust.datasets import TransitionDataset, load_dataset
+from offline_robust.datasets.feed import Feed, LoggedFeed
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
 from offline_robust.experiments.config import RunConfig, alike, load_config
 from offline_robust.experiments.environments import confirm
 from offline_robust.experiments.metrics import MetricsFile, WandbRun, check_wandb
-from offline_robust.experiments.run import Run, environment_facts, label_of, peak_memory
+from offline_robust.experiments.run import Run, environment_facts, peak_memory
 from offline_robust.files import write_json, write_text
-from offline_robust.learners import LEARNERS, Learner, ProblemSpec
+from offline_robust.learners import LEARNERS, Learner, Phase, Problem
 from offline_robust.learners.futures import future_warnings
 from offline_robust.locks import writing
 from offline_robust.models import MODELS, diagnose
@@ -32,7 +33,7 @@ from offline_robust.untrusted import within
 STREAMS = ("init", "sampler", "policy", "model", "diagnosis")
 """Random streams by purpose; each is seeded from (seed, its place here) and saved with the checkpoint."""
 
-Progress = Callable[[str, int, int, float], None]
+TrainingProgress = Callable[[str, int, int, float], None]
 """Called with (phase, updates done, updates in all, updates per second)."""
 
 
@@ -42,7 +43,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     download: bool = False,
 ) -> Run:
     """Trains a learner as a configuration says and returns the run.
@@ -53,7 +54,7 @@ def train(
         out: the run's folder; ``runs/<learner>-<dataset>-seed<seed>`` when None.
         resume: go on from the folder's last checkpoint, bit for bit as if nothing had stopped it; a folder without a
             checkpoint starts from the beginning, a finished one is returned as it is.
-        progress: see `Progress`.
+        progress: see `TrainingProgress`.
         download: whether a Minari dataset that is not here may be downloaded; without it only one that ``overrides``
             name, for a configuration may come from anyone.
 
@@ -78,7 +79,7 @@ def train(
 class _Training:
     config: RunConfig
     folder: Path
-    progress: Progress | None
+    progress: TrainingProgress | None
     download: bool
 
     def run(self, resume: bool) -> Run:
@@ -97,39 +98,42 @@ class _Training:
         messages = confirm(dataset, said=config.env_id is not None)
         check_wandb(config.wandb)
         training_set, held_out = split_episodes(dataset, settings.holdout)
-        _ = training_set.usable_rows  # refused here when there is none
         streams = random_streams(config.seed, dataset.device)
+        feed = LoggedFeed(training_set)  # refused here when no row has a target
         learner = build_learner(config, training_set, streams)
-        rows = learner.data if isinstance(learner, D3RLPyLearner) else training_set
+        require_columns(learner, feed)
+        learner.prepare(feed)
+        parts = _Parts(learner, feed, streams, learner.phases(settings))
         step = 0
         if saved is not None:
-            step = self._restore(saved, learner, streams, dataset.fingerprint, run.checkpoint)
+            step = self._restore(saved, parts, dataset.fingerprint, run.checkpoint)
         # Everything that can be wrong with the input has been found by now: only here is anything written.
         messages += future_warnings(training_set, learner.model is not None) + learner.warnings(training_set)
         self._write_start(dataset, messages)
         told = None if environment is None else str(environment)
-        wandb = WandbRun(config, self.folder, label_of(config), told) if config.wandb.mode != "disabled" else None
+        wandb = WandbRun(config, self.folder, config.label, told) if config.wandb.mode != "disabled" else None
         metrics = MetricsFile(within(self.folder, "metrics.jsonl"), keep_until=step)
-        total = settings.model_steps + settings.steps
-        sums: dict[str, Tensor] = {}
         clock = _Clock(step, _time_so_far(run) if step else 0.0)
+        rows = (held_out, training_set)
         try:
-            while step < total:
-                phase = "model" if step < settings.model_steps else "train"
-                batch = rows.sample(settings.batch_size, streams["sampler"])
-                info = learner.pretrain(batch) if phase == "model" else learner.update(batch)
-                _accumulate(sums, info)
-                step += 1
-                last_of_phase = step in (settings.model_steps, total)
-                if step % settings.log_every == 0 or last_of_phase:
-                    line = {"step": step, "phase": phase, "time": round(clock.seconds(), 3)} | _means(sums)
-                    line["time/updates_per_s"] = round(clock.rate(step), 2)
-                    self._log(metrics, wandb, line, total)
-                    if step == settings.model_steps:
-                        self._diagnose(learner, held_out, training_set, streams)
-                    if step % settings.checkpoint_every < settings.log_every or last_of_phase:
-                        save_checkpoint(run.checkpoint, self._state(learner, streams, step, dataset.fingerprint))
-            self._finish(learner, held_out, training_set, streams, clock, total)
+            for phase, last in parts.stretches():
+                if step < last and phase.begin is not None:
+                    phase.begin(feed)
+                sums: dict[str, Tensor] = {}
+                while step < last:
+                    told_by_feed = feed.advance()
+                    info = phase.step(feed.sample(settings.batch_size, streams["sampler"]))
+                    _accumulate(sums, {**info, **told_by_feed} if told_by_feed else info)
+                    step += 1
+                    if step % settings.log_every == 0 or step == last:
+                        line = {"step": step, "phase": phase.name, "time": round(clock.seconds(), 3)} | _means(sums)
+                        line["time/updates_per_s"] = round(clock.rate(step), 2)
+                        self._log(metrics, wandb, line, parts.total)
+                        if step == last < parts.total:
+                            self._diagnose(learner, rows, streams)
+                        if step % settings.checkpoint_every < settings.log_every or step == last:
+                            save_checkpoint(run.checkpoint, self._state(parts, step, dataset.fingerprint))
+            self._finish(learner, rows, streams, clock, parts.total)
         except BaseException:
             if wandb is not None:
                 wandb.finish(exit_code=1)
@@ -153,40 +157,34 @@ class _Training:
         if self.progress is not None:
             self.progress(line["phase"], line["step"], total, line["time/updates_per_s"])
 
-    def _state(
-        self, learner: Learner, streams: Mapping[str, torch.Generator], step: int, fingerprint: str
-    ) -> dict[str, Any]:
+    def _state(self, parts: _Parts, step: int, fingerprint: str) -> dict[str, Any]:
+        environment = parts.learner.problem.environment
         return {
             "step": step,
-            "env_id": None if learner.problem.environment is None else learner.problem.environment.id,
+            "env_id": None if environment is None else environment.id,
             "learner_name": self.config.learner.name,
             "dataset": fingerprint,
-            "learner": learner.state(),
-            "streams": {name: stream.get_state() for name, stream in streams.items()},
+            "learner": parts.learner.state(),
+            "feed": parts.feed.state(),
+            "streams": {name: stream.get_state() for name, stream in parts.streams.items()},
         }
 
-    def _restore(
-        self,
-        saved: dict[str, Any],
-        learner: Learner,
-        streams: Mapping[str, torch.Generator],
-        fingerprint: str,
-        where: Path,
-    ) -> int:
-        fresh = self._state(learner, streams, 0, fingerprint)
+    def _restore(self, saved: dict[str, Any], parts: _Parts, fingerprint: str, where: Path) -> int:
+        fresh = self._state(parts, 0, fingerprint)
+        saved.setdefault("feed", {})  # checkpoints of versions that had logged rows alone
         if saved.keys() != fresh.keys():
             raise CheckpointError(f"{where}: has other parts than a checkpoint of this version")
         for key, word in (("env_id", "environment"), ("learner_name", "learner"), ("dataset", "dataset")):
             if saved[key] != fresh[key]:
                 raise CheckpointError(f"{where}: belongs to another {word} ({str(saved[key])[:80]}), not {fresh[key]}")
-        total = self.config.training.model_steps + self.config.training.steps
-        if type(saved["step"]) is not int or not 0 <= saved["step"] <= total:
-            raise CheckpointError(f"{where}: its step {saved['step']!r} is outside 0..{total}")
-        require_like(fresh["learner"], saved["learner"], where)
-        require_like(fresh["streams"], saved["streams"], where)
+        if type(saved["step"]) is not int or not 0 <= saved["step"] <= parts.total:
+            raise CheckpointError(f"{where}: its step {saved['step']!r} is outside 0..{parts.total}")
+        for key in ("learner", "feed", "streams"):
+            require_like(fresh[key], saved[key], where)
         try:
-            learner.load_state(saved["learner"])
-            for name, stream in streams.items():
+            parts.learner.load_state(saved["learner"])
+            parts.feed.load_state(saved["feed"])
+            for name, stream in parts.streams.items():
                 stream.set_state(saved["streams"][name])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{where}: does not fit this run: {str(error).splitlines()[0]}") from None
@@ -200,7 +198,7 @@ class _Training:
         facts: dict[str, Any] = {
             "format": 1,
             "learner": self.config.learner.name,
-            "label": label_of(self.config),
+            "label": self.config.label,
             "env_id": dataset.env_id,
             "environment": None if dataset.environment is None else dataset.environment.to_dict(),
             "seed": self.config.seed,
@@ -221,22 +219,22 @@ class _Training:
     def _diagnose(
         self,
         learner: Learner,
-        held_out: TransitionDataset | None,
-        training_set: TransitionDataset,
+        rows: tuple[TransitionDataset | None, TransitionDataset],
         streams: Mapping[str, torch.Generator],
         gap: float | None = None,
     ) -> None:
         if learner.model is None:
             return
-        # In terms of KL, whatever the ball: None where an empty ball is no danger.
-        radius = getattr(self.config.learner, "gaussian_delta", None)
         # A stream of its own, started anew: looking at a model never changes the training.
         stream = streams["diagnosis"].clone_state()
+        held_out, training_set = rows
         unseen = held_out is not None and bool(held_out.next_valid.any())
-        rows = held_out if unseen and held_out is not None else training_set
-        if not bool(rows.next_valid.any()):
+        looked_at = held_out if unseen and held_out is not None else training_set
+        if not bool(looked_at.next_valid.any()):
             return
-        diagnosis = diagnose(learner.model, rows, stream, scales=learner.problem.scales, held_out=unseen)
+        diagnosis = diagnose(learner.model, looked_at, stream, scales=learner.problem.scales, held_out=unseen)
+        # In terms of KL, whatever the ball: None where an empty ball is no danger.
+        radius = self.config.learner.kl_radius
         messages = diagnosis.warnings(radius)
         if gap is None or self.config.training.model_steps == 0:
             for message in messages:
@@ -248,18 +246,35 @@ class _Training:
     def _finish(
         self,
         learner: Learner,
-        held_out: TransitionDataset | None,
-        training_set: TransitionDataset,
+        rows: tuple[TransitionDataset | None, TransitionDataset],
         streams: Mapping[str, torch.Generator],
         clock: _Clock,
         total: int,
     ) -> None:
         run = Run(self.folder, self.config)
         gaps = [line["dual/gap"] for line in run.metrics if "dual/gap" in line]
-        self._diagnose(learner, held_out, training_set, streams, gap=gaps[-1] if gaps else 0.0)
+        self._diagnose(learner, rows, streams, gap=gaps[-1] if gaps else 0.0)
         finished = {"training_minutes": round(clock.seconds() / 60, 5), "updates_per_s": round(clock.rate(total), 2)}
         write_json(self.folder / "meta.json", run.meta | finished | peak_memory())
         learner.policy.save(self.folder / "policy.safetensors")  # last: where it is, the training is finished
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a checkpoint holds the state of, and how long it is trained."""
+
+    learner: Learner
+    feed: Feed
+    streams: Mapping[str, torch.Generator]
+    phases: Sequence[Phase]
+
+    @property
+    def total(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def stretches(self) -> Iterator[tuple[Phase, int]]:
+        """Each phase with the count of steps that it ends at."""
+        yield from zip(self.phases, accumulate(phase.steps for phase in self.phases), strict=True)
 
 
 class _Clock:
@@ -292,30 +307,28 @@ def random_streams(seed: int, device: torch.device) -> dict[str, torch.Generator
     return streams
 
 
-def build_learner(
-    config: RunConfig,
-    dataset: TransitionDataset,
-    streams: Mapping[str, torch.Generator],
-) -> Learner:
+def build_learner(config: RunConfig, dataset: TransitionDataset, streams: Mapping[str, torch.Generator]) -> Learner:
     """A fresh learner, with its nominal model where it has one, for a dataset."""
-    if isinstance(config.learner, D3RLPyConfig):
-        return D3RLPyLearner(config.learner, ProblemSpec.of(dataset, streams), dataset)
-    _, learner_class = LEARNERS[config.learner.name]
-    if dataset.discrete and not learner_class.takes_discrete:
-        raise ConfigError(f"{config.learner.name} needs continuous actions, the dataset's are {dataset.action_space}")
-    problem = ProblemSpec.of(dataset, streams)
-    if config.model is None or not learner_class.uses_model:
-        return learner_class(config.learner, problem)
-    _, model_class = MODELS[config.model.name]
-    model = model_class(
-        config.model,
-        problem.observation_dim,
-        problem.action_dim,
-        problem.scales,
-        streams["init"],
-        problem.device,
-    )
-    return learner_class(config.learner, problem, model)
+    problem, model = Problem.of(dataset, streams), None
+    if config.model is not None:
+        model = MODELS[config.model.name](  # type: ignore[call-arg] # what every model is built from
+            config.model,
+            problem.observation_dim,
+            problem.action_dim,
+            problem.scales,
+            streams["init"],
+            problem.device,
+        )
+    return LEARNERS[config.learner.name](config.learner, replace(problem, model=model))
+
+
+def require_columns(learner: Learner, feed: Feed) -> None:
+    """Refuses, by name, a feed that lacks columns that a learner needs."""
+    if missing := sorted(learner.columns - feed.columns):
+        there = ", ".join(sorted(feed.columns)) or "none"
+        raise ConfigError(
+            f"{learner.config.name} needs the columns {', '.join(missing)}, which the data lack (they have: {there})"
+        )
 
 
 def split_episodes(dataset: TransitionDataset, fraction: float) -> tuple[TransitionDataset, TransitionDataset | None]:

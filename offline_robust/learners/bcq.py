@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
-from offline_robust.learners.base import Learner, LearnerConfig, ProblemSpec
-from offline_robust.models.base import NominalModel
+from offline_robust.learners.base import Learner, LearnerConfig, Problem
 from offline_robust.networks import (
     ActionVAE,
     BCQActor,
@@ -32,7 +31,6 @@ from offline_robust.networks import (
     adamw,
     fast_inference_dtype,
     frozen_copy,
-    load_optimiser,
     policy_spec,
     polyak,
 )
@@ -115,10 +113,10 @@ class BCQ(Learner):
     """
 
     config: BCQConfig
-    takes_discrete = True
+    actions = frozenset({"box", "discrete"})
 
-    def __init__(self, config: BCQConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
-        super().__init__(config, problem, model)
+    def __init__(self, config: BCQConfig, problem: Problem) -> None:
+        super().__init__(config, problem)
         self.discrete = isinstance(problem.action_space, gym.spaces.Discrete)
         o, a, init, device = problem.observation_dim, problem.action_dim, problem.streams["init"], problem.device
         sizes = [o, *config.hidden, a] if self.discrete else [o + a, *config.hidden, 1]
@@ -135,7 +133,8 @@ class BCQ(Learner):
             self._build_actions(spec)
         self.modules["deployed"] = self.deployed.requires_grad_(False).to(device)
         polyak(self.deployed.parameters(), self._deployed_from, 1.0)
-        self.policy = Policy(spec, self.deployed)
+        self.spec = spec
+        self.keep(**self.modules, **self.optimisers)
         auto = fast_inference_dtype(device)
         self.sampling_dtype = auto if config.sampling_precision == "auto" else getattr(torch, config.sampling_precision)
         self.buffers: Buffers = {}
@@ -174,6 +173,10 @@ class BCQ(Learner):
         self.deployed.draws.copy_(self._draws(config.act_candidates))
         networks = (self.vae.decoder.frozen(), self.perturbation.network.frozen(), self.critics.member(0))
         self._deployed_from = [tensor for layers in networks for tensor in _tensors(layers)]
+
+    def policies(self) -> dict[str, Policy]:
+        """See `Learner.policies`."""
+        return {"policy": Policy(self.spec, self.deployed)}
 
     # --- What follows a transition ----------------------------------------------------------------------------------
 
@@ -309,20 +312,6 @@ class BCQ(Learner):
         loss, info = self.vae.loss(batch.observations, batch.actions, noise)
         _step(self.vae_optimiser, loss)
         return info
-
-    # --- State ------------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
-        """See `Learner.state`."""
-        states = {name: part.state_dict() for name, part in self.modules.items()}
-        return states | {name: part.state_dict() for name, part in self.optimisers.items()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See `Learner.load_state`."""
-        for name, part in self.modules.items():
-            part.load_state_dict(state[name])
-        for name, optimiser in self.optimisers.items():
-            load_optimiser(optimiser, state[name])
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -26,21 +26,13 @@ from offline_robust.divergences import (
     parse,
 )
 from offline_robust.errors import ConfigError
-from offline_robust.learners.base import LearnerConfig, ProblemSpec
+from offline_robust.learners.base import Problem
 from offline_robust.learners.floors import floor_warning
-from offline_robust.learners.learned_dual import LearnedDual, dual_kinds, normal_shift
+from offline_robust.learners.learned_dual import LearnedDual, dual_kinds, normal_shift, normal_start, require_reach
 from offline_robust.learners.sac import SAC, SACConfig
+from offline_robust.learners.worst_case import Exact, Functional, Future, Linear, Move, WorstCase
 from offline_robust.models.base import NominalModel
-from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, fast_inference_dtype, load_optimiser
-
-LOG_DUAL_RANGE = (-14.0, 14.0)
-"""Bounds of log G(s, a): beyond them exp underflows the tilted law or overflows the penalty in float32."""
-
-_PROBE = 32
-"""Pairs of a batch on which a learned dual is compared with the exact one."""
-
-_ROWS_IN_CACHE = 3_200
-"""Samples that go through decoder and V' together: 3,200 rows of 256 fit the second-level cache."""
+from offline_robust.networks import DualNetwork, LogDualNetwork, adamw, fast_inference_dtype
 
 # --- Config ---------------------------------------------------------------------------------------------------------
 
@@ -145,16 +137,22 @@ class DRSACConfig(SACConfig):
         return KL(self.delta or 0.0)
 
     @property
-    def gaussian_delta(self) -> float | None:
-        """The KL radius that shifts a normal law as far as this ball does: what an empty ball is told by.
+    def label(self) -> str:
+        """See `LearnerConfig.label`."""
+        ball = f"delta={self.delta:g}" if self.divergence is None else self.divergence.label
+        return f"{self.name} {ball}{' next_states=data' if self.next_states == 'data' else ''}"
 
-        None for balls that need no spread of the model.
-        """
-        if self.divergence is None:
-            return self.delta
+    @property
+    def needs_model(self) -> bool:
+        """See `LearnerConfig.needs_model`."""
+        return self.next_states == "model"
+
+    @property
+    def kl_radius(self) -> float | None:
+        """See `LearnerConfig.kl_radius`."""
         ball = self.ball()
-        if isinstance(ball, GradientWasserstein) or not ball.needs_stochastic_nominal:
-            return None
+        if self.divergence is None or isinstance(ball, GradientWasserstein) or not ball.needs_stochastic_nominal:
+            return self.delta
         return 0.5 * normal_shift(ball) ** 2
 
 
@@ -168,193 +166,90 @@ class DRSAC(SAC):
     trains the model. V' is computed once a sample. Without one, the logged next observation is the only draw.
     """
 
+    Config = DRSACConfig
     config: DRSACConfig
-    model: NominalModel
-    uses_model = True
 
-    def __init__(self, config: DRSACConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
-        ball = config.ball()
-        _require_nominal(config, ball, model)
-        super().__init__(config, problem, model)
-        self.divergence = ball if isinstance(ball, Divergence) else KL(0.0)
-        self.moves: GradientWasserstein | None = None
-        if isinstance(ball, GradientWasserstein):
-            self.moves = GradientWasserstein(ball.radius, problem.scales.step_std.to(problem.device), ball.norm)
-        self.buffers: Buffers = {}
+    def __init__(self, config: DRSACConfig, problem: Problem) -> None:
+        self.ball = config.ball()
+        _require_nominal(config, self.ball, problem.model)
+        super().__init__(config, problem)
         auto = fast_inference_dtype(problem.device)
         self.sampling_dtype = auto if config.sampling_precision == "auto" else getattr(torch, config.sampling_precision)
-        self.learned: LearnedDual | None = None
-        self.dual: MLP | None = None
-        linear = config.next_states == "data"
-        if config.dual == "exact" or self.moves is not None or not dual_kinds(self.divergence, linear):
-            return
-        if isinstance(self.divergence, KL) and not linear:  # DR-SAC's own network
-            sizes = [problem.observation_dim + problem.action_dim, *config.hidden, 1]
-            self.dual = MLP(sizes, problem.streams["init"]).to(problem.device)
-            self.dual_optimiser = adamw([(self.dual.parameters(), config.dual_learning_rate)], config.weight_decay)
-        else:
-            self.learned = LearnedDual(
-                self.divergence,
-                linear=linear,
-                inputs=problem.observation_dim + problem.action_dim,
-                hidden=config.hidden,
-                generator=problem.streams["init"],
-                device=problem.device,
-                learning_rate=config.dual_learning_rate,
-                weight_decay=config.weight_decay,
-                steps=config.dual_steps,
-            )
+        self.worst_case = self._worst_case()
+        if self.model is not None:
+            self.keep(model=self.model)
 
-    @classmethod
-    def needs_model(cls, config: LearnerConfig) -> bool:
-        """Whether this configuration samples next states."""
-        return getattr(config, "next_states", "model") == "model"
+    def _worst_case(self) -> WorstCase:
+        """How the worst expectation is found: what the configuration says, and what its ball and data allow."""
+        config, ball, linear = self.config, self.ball, self.config.next_states == "data"
+        if isinstance(ball, GradientWasserstein):
+            scale = self.problem.scales.step_std.to(self.problem.device)
+            return Move(GradientWasserstein(ball.radius, scale, ball.norm))
+        if config.dual == "exact" or not dual_kinds(ball, linear):
+            return Linear(ball, None) if linear else Exact(ball)
+        dual = self._learned_dual(ball, linear)
+        self.keep(dual=dual.network, dual_optimiser=dual.optimiser)
+        return Linear(ball, dual) if linear else Functional(dual)
+
+    def _learned_dual(self, ball: Divergence, linear: bool) -> LearnedDual:
+        """DR-SAC's own network for its own ball and form; one that keeps the values' units for every other."""
+        config, init = self.config, self.problem.streams["init"]
+        inputs = self.problem.observation_dim + self.problem.action_dim
+        network: DualNetwork | LogDualNetwork
+        if isinstance(ball, KL) and not linear:
+            network = LogDualNetwork(inputs, config.hidden, init)
+        else:
+            require_reach(ball)
+            kinds, start = dual_kinds(ball, linear), normal_start(ball, linear)
+            network = DualNetwork(kinds, inputs, config.hidden, init, start=start)
+        network.to(self.problem.device)
+        optimiser = adamw([(network.parameters(), config.dual_learning_rate)], config.weight_decay)
+        return LearnedDual(ball, network, optimiser, steps=config.dual_steps, linear=linear)
 
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: a fail state that is not the worst place, where only the linear form is known."""
-        v_min = getattr(self.divergence, "v_min", None)
-        if v_min is None or self.divergence.radius == 0.0 or self.config.next_states == "model":
+        if self.config.next_states == "model" or isinstance(self.ball, GradientWasserstein):
             return []
-        consequence = "there the ball holds nothing to fear"
-        return floor_warning(self.config, dataset, self.config.discount, v_min, "learner.divergence.v_min", consequence)
+        if self.ball.v_min is None or self.ball.radius == 0.0:
+            return []
+        key, consequence = "learner.divergence.v_min", "there the ball holds nothing to fear"
+        return floor_warning(self.config, dataset, self.config.discount, self.ball.v_min, key, consequence)
 
-    # --- Losses -----------------------------------------------------------------------------------------------------
+    # --- Update -----------------------------------------------------------------------------------------------------
 
-    def dual_loss(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """-mean f((s, a); G(s, a)), f the dual objective of the ball on the sampled values (frozen)."""
-        dual = self.dual_variable(pairs)
-        loss = -self.divergence.profile(values, dual).mean()
-        return loss, {"dual/loss": loss.detach()}
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on a minibatch; returns 0-d tensors."""
+        # 1. The nominal model follows the data.
+        info = self.fit_model(batch) if self.model is not None and self.config.train_model else {}
+        # 2. What follows each row under the nominal law: m draws of the model, or what was logged; V' there.
+        future = self.logged_future(batch) if self.model is None else self.modelled_future(batch, self.model)
+        # 3. The dual variables follow the values.
+        info |= self.worst_case.fit(future)
+        # 4. The worst expectation of V' over the ball.
+        worst, found = self.worst_case(future)
+        # 5. SAC's step, with that in place of V'(s').
+        return self.improve(batch, worst) | info | found
 
-    def dual_variable(self, pairs: Tensor) -> Tensor:
-        """G(s, a) > 0, (B,), for pairs (B, O + A)."""
-        if self.dual is None:
-            raise TypeError("this ball's dual is not DR-SAC's network")
-        log_dual: Tensor = self.dual(pairs).squeeze(-1)
-        return log_dual.clamp(*LOG_DUAL_RANGE).exp()
+    def modelled_future(self, batch: Batch, model: NominalModel) -> Future:
+        """m draws of the nominal model for each pair, and V' there."""
+        o, a, m, stream = batch.observations, batch.actions, self.config.samples, self.problem.streams["model"]
+        return Future(
+            torch.cat([o, a], dim=1),
+            self.value_at,
+            lambda: model.sample(o, a, m, stream),
+            lambda: model.values_of_draws(self.target_value, o, a, m, stream, self.sampling_dtype),
+        )
 
-    def next_value(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The worst expectation of V' over the ball, (B,)."""
-        if self.config.next_states == "data":
-            return self._value_from_data(batch)
-        # 1. The model follows the data.
-        info: dict[str, Tensor] = {}
-        if self.config.train_model:
-            with torch.enable_grad():
-                info = self.model.update(batch, self.problem.streams["model"])
-        if self.moves is not None:
-            draws = (batch.observations, batch.actions, self.config.samples, self.problem.streams["model"])
-            worst, moved = self._moved(self.moves, self.model.sample(*draws))
-            return worst.mean(1), info | moved
-        # 2. V' at m sampled next states for each pair, once.
-        values = self.sampled_values(batch.observations, batch.actions)
-        # 3. The worst case: exactly, or through the dual network.
-        if self.config.dual == "exact" or (self.learned is None and self.dual is None):
-            worst, dual = self.divergence.worst_case(values)
-            if self.divergence.radius > 0.0 and self.divergence.profile_dual is not None:  # at 0 it may be infinite
-                info |= _range_of(dual, self.divergence)
-        else:
-            worst, found = self._functional_worst_case(batch, values)
-            info |= found
-            exact = self.divergence.worst_case(values[:_PROBE])[0]
-            info["dual/shortfall"] = (exact - worst[:_PROBE]).mean()
-        info |= {
-            "dual/gap": (values.mean(1) - worst).mean(),
-            "dual/value_std": values.std(1, correction=0).mean(),
-            "dual/saturated": (worst <= values.amin(1)).float().mean(),
-        }
-        if (v_min := getattr(self.divergence, "v_min", None)) is not None:
-            info["dual/below_v_min"] = (values < v_min).float().mean()
-        return worst, info
-
-    def _value_from_data(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """From the logged next state alone: the form of the dual that is linear in the expectation."""
-        # Rows that end have no next state, and may hold anything in its place.
+    def logged_future(self, batch: Batch) -> Future:
+        """The logged next observation; where a row ends there is none, and it may hold anything."""
         ended = self.ended(batch)
-        counts = (~ended).float()
         states = torch.where(ended.unsqueeze(1), batch.observations, batch.next_observations)
-        if self.moves is not None:
-            worst, info = self._moved(self.moves, states)
-            return worst, info
-        values = self.target_value(states).squeeze(-1)
-        info = {}
-        if self.learned is None:
-            worst = self.divergence.linear_dual(values)
-        else:
-            pairs = torch.cat([batch.observations, batch.actions], dim=1)
-            info["dual/loss"] = self.learned.fit(pairs, values, counts)
-            worst, found = self.learned.worst_case(pairs, values)
-            info |= found
-        rows = counts.sum().clamp_min(1.0)
-        info["dual/gap"] = (counts * (values - worst)).sum() / rows
-        if (v_min := getattr(self.divergence, "v_min", None)) is not None:
-            info["dual/below_v_min"] = (counts * (values < v_min)).sum() / rows
-        return worst, info
-
-    def _moved(self, moves: GradientWasserstein, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The worst V' within a move of each state (..., O)."""
-        worst, slope = moves.worst_case(lambda at: self.target_value(at).squeeze(-1), states)
-        return worst, {"dual/gap": moves.radius * slope.mean(), "dual/slope": slope.mean()}
-
-    @torch.no_grad()
-    def sampled_values(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """(B, m) V' at draws of the nominal model, in pieces that stay in the processor's cache."""
-        draw = self.model.sampler(self.sampling_dtype)
-        first, tail = self.target_value.linears[0], InferenceTail(self.target_value, self.sampling_dtype, self.buffers)
-        on_cpu = observations.device.type == "cpu"
-        pieces = max(1, _ROWS_IN_CACHE // self.config.samples) if on_cpu else len(observations)
-        values = []
-        for o, a in zip(torch.split(observations, pieces), torch.split(actions, pieces), strict=True):
-            states = draw(o, a, self.config.samples, self.problem.streams["model"]).flatten(0, 1)
-            hidden = torch.addmm(first.bias, states, first.weight.t(), out=tail.workspace(len(states)))
-            values.append(tail(hidden).view(len(o), self.config.samples))
-        return torch.cat(values)
-
-    def _functional_worst_case(self, batch: Batch, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """A few steps of the dual network, then the dual objective at what it puts out."""
         pairs = torch.cat([batch.observations, batch.actions], dim=1)
-        if self.learned is not None:
-            loss = self.learned.fit(pairs, values)
-            worst, info = self.learned.worst_case(pairs, values)
-            info["dual/at_bound"] = info["dual/saturated"]
-            return worst, info | {"dual/loss": loss}
-        with torch.enable_grad():
-            for _ in range(self.config.dual_steps):
-                loss, _ = self.dual_loss(pairs, values)
-                self.dual_optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.dual_optimiser.step()
-        beta = self.dual_variable(pairs)
-        bounds = torch.tensor(LOG_DUAL_RANGE).exp().tolist()
-        at_bound = ((beta <= bounds[0] * 1.001) | (beta >= bounds[1] * 0.999)).float().mean()
-        differ = values.amax() - values.amin() > 1e-3 * values.abs().amax()
-        info = _range_of(beta, self.divergence)
-        info |= {"dual/at_bound": at_bound, "dual/collapsed": (differ & (at_bound > 0.5)).float()}
-        return self.divergence.profile(values, beta), info
+        return Future(pairs, self.value_at, lambda: states, lambda: self.value_at(states).detach(), (~ended).float())
 
-    # --- State ------------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
-        """See `Learner.state`."""
-        state = super().state()
-        if self.model is not None:
-            state["model"] = self.model.state()
-        if self.learned is not None:
-            state |= self.learned.state()
-        if self.dual is not None:
-            state |= {"dual": self.dual.state_dict(), "dual_optimiser": self.dual_optimiser.state_dict()}
-        return state
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See `Learner.load_state`."""
-        super().load_state(state)
-        if self.model is not None:
-            self.model.load_state(state["model"])
-        if self.learned is not None:
-            self.learned.load_state(state)
-        if self.dual is not None:
-            self.dual.load_state_dict(state["dual"])
-            load_optimiser(self.dual_optimiser, state["dual_optimiser"])
+    def value_at(self, states: Tensor) -> Tensor:
+        """V' (...) of states (..., O)."""
+        return self.target_value(states).squeeze(-1)  # type: ignore[no-any-return]
 
 
 def _require_nominal(config: DRSACConfig, ball: Divergence | GradientWasserstein, model: NominalModel | None) -> None:
@@ -370,9 +265,3 @@ def _require_nominal(config: DRSACConfig, ball: Divergence | GradientWasserstein
             f"{ball} around a deterministic model holds that model alone; use tv or contamination with v_min, or "
             "wasserstein_gradient"
         )
-
-
-def _range_of(dual: Tensor, ball: Divergence) -> dict[str, Tensor]:
-    """Mean (KL's has a name), least and largest dual variable."""
-    found = {"dual/min": dual.amin(), "dual/max": dual.amax()}
-    return {"dual/beta": dual.mean()} | found if isinstance(ball, KL) else found

@@ -6,17 +6,18 @@ FQI baseline of RFQI's released code (Panaganti et al. 2022).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from offline_robust.datasets.transitions import Batch, TransitionDataset
-from offline_robust.learners.base import LearnerConfig, ProblemSpec
+from offline_robust.errors import ConfigError
+from offline_robust.learners.base import Phase, Problem, RunSettings, TrainingLengths
 from offline_robust.learners.bcq import BCQ, BCQConfig, Width
 from offline_robust.learners.floors import floor_warning
-from offline_robust.models.base import NominalModel
 from offline_robust.models.state_density import StateDensity
 from offline_robust.networks.spec import MAX_LAYERS
 
@@ -57,6 +58,20 @@ class FQIConfig(BCQConfig):
         1e-3, gt=0, le=1, description="Adam: state VAE, trained in the training.model_steps alone. RFQI's FQI: 1e-3."
     )
 
+    @property
+    def prepares(self) -> bool:
+        """See `LearnerConfig.prepares`: the state VAE."""
+        return self.density_filter
+
+    def check(self, run: RunSettings) -> None:
+        """See `LearnerConfig.check`."""
+        super().check(run)
+        if self.prepares and not run.training.model_steps:
+            raise ConfigError(
+                f"{self.name}'s density filter learns in training.model_steps, which is 0: set it to some thousands, "
+                "or learner.density_filter to false"
+            )
+
 
 # --- Learner --------------------------------------------------------------------------------------------------------
 
@@ -67,10 +82,11 @@ class FQI(BCQ):
     The state VAE behind the score learns before the critics do (`training.model_steps`) and not after.
     """
 
+    Config = FQIConfig
     config: FQIConfig
 
-    def __init__(self, config: FQIConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
-        super().__init__(config, problem, model)
+    def __init__(self, config: FQIConfig, problem: Problem) -> None:
+        super().__init__(config, problem)
         self.density = (
             StateDensity(
                 problem.observation_dim,
@@ -85,10 +101,12 @@ class FQI(BCQ):
             else None
         )
 
-    @classmethod
-    def pretrains(cls, config: LearnerConfig) -> bool:
-        """See `Learner.pretrains`: the state VAE."""
-        return isinstance(config, FQIConfig) and config.density_filter
+        if self.density is not None:
+            self.keep(density=self.density)
+
+    def phases(self, training: TrainingLengths) -> Sequence[Phase]:
+        """See `Learner.phases`: the density alone, then everything else."""
+        return [Phase("model", training.model_steps, self.fit_density), Phase("train", training.steps, self.update)]
 
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: rewards under which the unfamiliar is worth more than the data."""
@@ -98,10 +116,9 @@ class FQI(BCQ):
         consequence = "what the density filter turns away is worth more than that"
         return floor_warning(config, dataset, config.discount, config.v_min, "learner.v_min", consequence)
 
-    def pretrain(self, batch: Batch) -> dict[str, Tensor]:
+    def fit_density(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the state VAE: half of the rows give their observation, the others what came next."""
-        if self.density is None:
-            return super().pretrain(batch)
+        assert self.density is not None
         half = torch.arange(len(batch.rewards), device=self.problem.device) * 2 < len(batch.rewards)
         first = (half | ~batch.next_valid).unsqueeze(1)
         rows = torch.where(first, batch.observations, batch.next_observations)
@@ -124,13 +141,3 @@ class FQI(BCQ):
         stream = self.problem.streams["policy"]
         noise = torch.randn((rows, self.problem.action_dim), generator=stream, device=self.problem.device)
         return noise.mul_(self.config.backup_noise)
-
-    def state(self) -> dict[str, Any]:
-        """See `Learner.state`."""
-        return super().state() | ({} if self.density is None else {"density": self.density.state()})
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See `Learner.load_state`."""
-        super().load_state(state)
-        if self.density is not None:
-            self.density.load_state(state["density"])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import NormalDist
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from offline_robust.divergences import Divergence, DualKind
 from offline_robust.errors import ConfigError
-from offline_robust.networks import DualNetwork, adamw, load_optimiser
+from offline_robust.networks import DualNetwork, LogDualNetwork
 from offline_robust.networks.dual import REAL_REACH
 
 _START_REACH = 10.0
@@ -29,81 +28,61 @@ class LearnedDual:
     """A dual network and its optimiser: a few steps a batch towards the largest mean dual objective.
 
     It serves both dual forms of a ball: `profile`, from several samples of the nominal law for each pair, and
-    `linear_dual`, from one next state. Starts at what is best for a normal law of the values.
+    `linear_dual`, from one next state.
 
     Args:
         ball: the ambiguity set.
-        linear: whether the objective is `linear_dual`.
-        inputs: O + A.
-        hidden: hidden widths.
-        generator: draws the weights.
-        device: where the values are.
-        learning_rate: AdamW.
-        weight_decay: AdamW.
+        network: duals of the inputs (O + A) for continuous actions, (O) and the action for discrete ones.
+        optimiser: of the network.
         steps: steps for each batch.
-
-    Raises:
-        ConfigError: the ball's best duals are out of the network's reach.
+        linear: whether the objective is `linear_dual`.
     """
 
     def __init__(
         self,
         ball: Divergence,
+        network: DualNetwork | LogDualNetwork,
+        optimiser: torch.optim.Optimizer,
         *,
-        linear: bool,
-        inputs: int,
-        hidden: Sequence[int],
-        generator: torch.Generator,
-        device: torch.device,
-        learning_rate: float,
-        weight_decay: float,
         steps: int,
+        linear: bool,
     ) -> None:
-        require_reach(ball)
-        self.ball, self.linear, self.steps = ball, linear, steps
-        kinds = dual_kinds(ball, linear)
-        self.network = DualNetwork(kinds, inputs, hidden, generator, start=normal_start(ball, linear)).to(device)
-        self.optimiser = adamw([(self.network.parameters(), learning_rate)], weight_decay)
+        self.ball, self.network, self.optimiser, self.steps, self.linear = ball, network, optimiser, steps, linear
 
     def objective(self, values: Tensor, *duals: Tensor) -> Tensor:
         """The dual objective (B,) on values (B,) of one next state each or (B, m) of several, and duals (B,)."""
         return self.ball.linear_dual(values, *duals) if self.linear else self.ball.profile(values, *duals)
 
     @torch.enable_grad()
-    def fit(self, pairs: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
+    def fit(
+        self, inputs: Tensor, values: Tensor, weights: Tensor | None = None, actions: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Moves the network towards the best duals of a batch.
 
         Args:
-            pairs: (B, O + A).
+            inputs: (B, O + A), or (B, O) for discrete actions.
             values: (B,) or (B, m), without gradient.
             weights: (B,) weights >= 0; None weighs all rows alike.
+            actions: (B,) int64, for discrete actions only.
 
         Returns:
-            () the last loss.
+            ``dual/loss``, the last one.
         """
         self.network.observe(values, weights, None if self.linear else values.std(correction=0))
         for _ in range(self.steps):
-            loss = self.network.loss(self.objective(values, *self.network(pairs)), weights)
+            loss = self.network.loss(self.objective(values, *self.network(inputs, actions)), weights)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
-        return loss.detach()
+        return {"dual/loss": loss.detach()}
 
     @torch.no_grad()
-    def worst_case(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The dual objective at the network's duals (B,), a lower bound in the mean, and what to watch."""
-        duals = self.network(pairs)
-        info = self.network.info(duals, values, getattr(self.ball, "v_min", None))
-        return self.objective(values, *duals), info
-
-    def state(self) -> dict[str, Any]:
-        """Everything needed to continue exactly."""
-        return {"dual": self.network.state_dict(), "dual_optimiser": self.optimiser.state_dict()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restores what `state` gave."""
-        self.network.load_state_dict(state["dual"])
-        load_optimiser(self.optimiser, state["dual_optimiser"])
+    def worst_case(
+        self, inputs: Tensor, values: Tensor, actions: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+        """The dual objective (B,) at the network's duals, a lower bound in the mean; the duals; and what to watch."""
+        duals = self.network(inputs, actions)
+        return self.objective(values, *duals), duals, self.network.info(duals, values, self.ball.v_min)
 
 
 def dual_kinds(ball: Divergence, linear: bool) -> tuple[DualKind, ...]:

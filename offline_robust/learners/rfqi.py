@@ -15,10 +15,9 @@ from torch import Tensor
 
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.divergences import TotalVariation
-from offline_robust.learners.base import ProblemSpec
+from offline_robust.learners.base import Problem
 from offline_robust.learners.bcq import BCQ, BCQConfig, Width
 from offline_robust.learners.floors import floor_warning
-from offline_robust.models.base import NominalModel
 from offline_robust.networks import DualNetwork, adamw
 from offline_robust.networks.dual import require_rows
 from offline_robust.networks.spec import MAX_LAYERS
@@ -56,6 +55,11 @@ class RFQIConfig(BCQConfig):
         "each time, up to 10,000 steps.",
     )
 
+    @property
+    def label(self) -> str:
+        """See `LearnerConfig.label`."""
+        return f"{self.name} rho={self.rho:g}"
+
 
 # --- Learner --------------------------------------------------------------------------------------------------------
 
@@ -67,10 +71,11 @@ class RFQI(BCQ):
     may lie below `v_min`, so rewards must be shifted: with v_min = 0, to be nowhere negative.
     """
 
+    Config = RFQIConfig
     config: RFQIConfig
 
-    def __init__(self, config: RFQIConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
-        super().__init__(config, problem, model)
+    def __init__(self, config: RFQIConfig, problem: Problem) -> None:
+        super().__init__(config, problem)
         self.divergence = TotalVariation(config.rho, config.v_min)
         self.dual: DualNetwork | None = None
         if config.eta_mode == "per_sample" and config.rho > 0.0:
@@ -86,8 +91,7 @@ class RFQI(BCQ):
                 start=(level,),
             ).to(problem.device)
             self.dual_optimiser = adamw([(self.dual.parameters(), config.dual_learning_rate)], 0.0, config.adam_eps)
-            self.modules["dual"] = self.dual
-            self.optimisers["dual_optimiser"] = self.dual_optimiser
+            self.keep(dual=self.dual, dual_optimiser=self.dual_optimiser)
 
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: rewards under which the fail state is not the worst place."""

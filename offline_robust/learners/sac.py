@@ -5,7 +5,8 @@ Source: DR-SAC (arXiv 2506.12622) and its released code (branch `submission`), w
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
-from offline_robust.learners.base import Learner, LearnerConfig, ProblemSpec
-from offline_robust.models.base import NominalModel
+from offline_robust.learners.base import Learner, LearnerConfig, Problem
 from offline_robust.networks import (
     MLP,
     EnsembleMLP,
@@ -22,7 +22,6 @@ from offline_robust.networks import (
     TanhGaussianActor,
     adamw,
     frozen_copy,
-    load_optimiser,
     policy_spec,
     polyak,
 )
@@ -78,13 +77,17 @@ class SAC(Learner):
     disjoint parameters, so one backward pass and one optimiser step serve them all.
     """
 
+    Config: ClassVar[type[LearnerConfig]] = SACConfig
     config: SACConfig
+    toy = MappingProxyType(
+        {"hidden": (16, 16), "critic_learning_rate": 3e-3, "actor_learning_rate": 3e-3, "tau": 0.05, "discount": 0.9}
+    )
 
-    def __init__(self, config: SACConfig, problem: ProblemSpec, model: NominalModel | None = None) -> None:
-        super().__init__(config, problem, model)
+    def __init__(self, config: SACConfig, problem: Problem) -> None:
+        super().__init__(config, problem)
         o, a, init = problem.observation_dim, problem.action_dim, problem.streams["init"]
-        spec = policy_spec("tanh_gaussian", o, problem.action_space, config.hidden, problem.environment)
-        self.actor = TanhGaussianActor(spec, init).to(problem.device)
+        self.spec = policy_spec("tanh_gaussian", o, problem.action_space, config.hidden, problem.environment)
+        self.actor = TanhGaussianActor(self.spec, init).to(problem.device)
         sizes = [o + a, *(config.critic_hidden or config.hidden), 1]
         self.critics = EnsembleMLP(config.critics, sizes, init).to(problem.device)
         self.value = MLP([o, *config.hidden, 1], init).to(problem.device)
@@ -98,7 +101,20 @@ class SAC(Learner):
             config.weight_decay,
         )
         self.deployed = frozen_copy(self.actor)
-        self.policy = Policy(spec, self.deployed)
+        self.keep(
+            actor=self.actor,
+            deployed=self.deployed,
+            critics=self.critics,
+            value=self.value,
+            target_critics=self.target_critics,
+            target_value=self.target_value,
+            log_alpha=self.log_alpha,
+            optimiser=self.optimiser,
+        )
+
+    def policies(self) -> dict[str, Policy]:
+        """See `Learner.policies`."""
+        return {"policy": Policy(self.spec, self.deployed)}
 
     # --- Losses -----------------------------------------------------------------------------------------------------
 
@@ -135,14 +151,21 @@ class SAC(Learner):
         """(B,) bool: rows without a future."""
         return batch.terminated | batch.truncated if self.config.timeouts_as_terminals else batch.terminated
 
-    def next_value(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What follows a transition: V'(s') at the logged next observation. DR-SAC replaces exactly this."""
-        return self.target_value(batch.next_observations).squeeze(-1), {}
-
     # --- Update -----------------------------------------------------------------------------------------------------
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a minibatch; returns 0-d tensors."""
+        with torch.no_grad():
+            future = self.target_value(batch.next_observations).squeeze(-1)
+        return self.improve(batch, future)
+
+    def improve(self, batch: Batch, future: Tensor) -> dict[str, Tensor]:
+        """SAC's step on what follows each row.
+
+        Args:
+            batch: the rows.
+            future: (B,) value of what follows, without gradient; where an episode ends it may hold anything.
+        """
         # 1. Actions of the current policy and their soft value under the target critics.
         noise = torch.randn(
             (len(batch.rewards), self.problem.action_dim),
@@ -153,13 +176,9 @@ class SAC(Learner):
         q_min = self.target_critics(torch.cat([batch.observations, actions], dim=1)).squeeze(-1).amin(0)
         alpha = self.log_alpha.detach().exp()
         soft_value = (q_min - alpha * log_prob).detach()
-        # 2. The target of the critics; ends of episodes have no future.
-        with torch.no_grad():
-            future, future_info = self.next_value(batch)
-            ended = self.ended(batch)
-            rewards = self.config.shaped(batch.rewards)
-            # `where`, not a product: next observations that do not exist may hold anything.
-            target = rewards + self.config.discount * torch.where(ended, 0.0, future)
+        # 2. The target of the critics; ends of episodes have no future: `where`, not a product.
+        rewards = self.config.shaped(batch.rewards)
+        target = rewards + self.config.discount * torch.where(self.ended(batch), 0.0, future)
         # 3. All losses, one backward pass, one step.
         terms = [
             self.value_loss(batch.observations, soft_value),
@@ -173,30 +192,7 @@ class SAC(Learner):
         # 4. Targets follow.
         polyak(self._targets(), self._sources(), self.config.tau)
         polyak(self.deployed.parameters(), self.actor.parameters(), self.config.policy_averaging)
-        return {key: value for _, info in terms for key, value in info.items()} | future_info
-
-    # --- State ------------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
-        """See `Learner.state`."""
-        return {
-            "actor": self.actor.state_dict(),
-            "deployed": self.deployed.state_dict(),
-            "critics": self.critics.state_dict(),
-            "value": self.value.state_dict(),
-            "target_critics": self.target_critics.state_dict(),
-            "target_value": self.target_value.state_dict(),
-            "log_alpha": self.log_alpha.detach(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See `Learner.load_state`."""
-        for name in ("actor", "deployed", "critics", "value", "target_critics", "target_value"):
-            getattr(self, name).load_state_dict(state[name])
-        load_optimiser(self.optimiser, state["optimiser"])
-        with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
+        return {key: value for _, info in terms for key, value in info.items()}
 
     def _targets(self) -> list[Tensor]:
         return [*self.target_critics.parameters(), *self.target_value.parameters()]

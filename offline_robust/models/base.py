@@ -5,15 +5,39 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from offline_robust.datasets.transitions import Batch, TransitionDataset
+from offline_robust.networks import MLP, Buffers, InferenceTail
+
+_ROWS_IN_CACHE = 3_200
+"""Samples that go through model and V together: 3,200 rows of 256 fit the second-level cache."""
 
 Sampler = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
 """(observations (B, O), actions (B, A), count m, generator) to next observations (B, m, O)."""
+
+
+class ModelConfig(BaseModel):
+    """What every nominal model's configuration answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+
+    @property
+    def members(self) -> int:
+        """K, the models that a set holds; 1 for a single model."""
+        return 1
+
+    @property
+    def label(self) -> str:
+        """What widens the model, in words; empty where nothing does."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -44,13 +68,19 @@ class Scales:
 
 
 class NominalModel(ABC):
-    """A learned law of the next observation.
+    """A learned law of the next observation, or a set of K of them.
 
-    Subclasses are trained by `update`, one minibatch at a time, before and (some) during policy learning.
+    Subclasses are trained by `update`, one minibatch at a time, before and (some) during policy learning. They are
+    built from ``(config, observation_dim, action_dim, scales, generator, device)``.
     """
+
+    Config: ClassVar[type[ModelConfig]]
 
     deterministic: ClassVar[bool] = False
     """Whether every law is a single point, around which a likelihood-ratio ball holds nothing else."""
+
+    members: int = 1
+    """K."""
 
     @abstractmethod
     def update(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -74,9 +104,53 @@ class NominalModel(ABC):
             generator: the model's stream.
 
         Returns:
-            (B, m, O), without gradient.
+            (B, m, O), without gradient; of a set, the members take turns.
         """
         return self.sampler()(observations, actions, count, generator)
+
+    def sample_members(self, observations: Tensor, actions: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Draws from every member of a set: (B, K, m, O), without gradient; arguments as of `sample`."""
+        if self.members != 1:
+            raise NotImplementedError(f"{type(self).__name__} has {self.members} members and draws from none alone")
+        return self.sample(observations, actions, count, generator).unsqueeze(1)
+
+    @torch.no_grad()
+    def values_of_draws(
+        self,
+        value: MLP,
+        observations: Tensor,
+        actions: Tensor,
+        count: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """V at draws of the next observation, in pieces that stay in the processor's cache.
+
+        Args:
+            value: V, from (., O) to (., 1).
+            observations: (B, O).
+            actions: (B, A).
+            count: m, draws for each pair.
+            generator: the model's stream.
+            dtype: of the products between hidden layers.
+
+        Returns:
+            (B, m) float32, without gradient.
+        """
+        draw = self.sampler(dtype)
+        first, tail = value.linears[0], InferenceTail(value, dtype, self._value_buffers)
+        on_cpu = observations.device.type == "cpu"
+        pieces = max(1, _ROWS_IN_CACHE // count) if on_cpu else len(observations)
+        values = []
+        for o, a in zip(torch.split(observations, pieces), torch.split(actions, pieces), strict=True):
+            states = draw(o, a, count, generator).flatten(0, 1)
+            hidden = torch.addmm(first.bias, states, first.weight.t(), out=tail.workspace(len(states)))
+            values.append(tail(hidden).view(len(o), count))
+        return torch.cat(values)
+
+    @cached_property
+    def _value_buffers(self) -> Buffers:
+        return {}
 
     @abstractmethod
     def mean(self, observations: Tensor, actions: Tensor) -> Tensor:

@@ -9,20 +9,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
-from offline_robust.models.base import NominalModel, Sampler, Scales
+from offline_robust.models.base import ModelConfig, NominalModel, Sampler, Scales
 from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, linear, load_optimiser
 from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
 
 
-class VAEConfig(BaseModel):
+class VAEConfig(ModelConfig):
     """The transition VAE and what widens it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["vae"] = "vae"
     latent_dim: int = Field(5, ge=1, le=1024, description="Width of z. DR-SAC: 5 (Pendulum, CartPole) to 32.")
@@ -55,6 +53,12 @@ class VAEConfig(BaseModel):
         "widens the model along what the actuators can do, so that samples stay where states can lie. Ours.",
     )
 
+    @property
+    def label(self) -> str:
+        """See `ModelConfig.label`."""
+        shown = {"smoothing": self.smoothing, "action_smoothing": self.action_smoothing}
+        return " ".join(f"{knob}={value:g}" for knob, value in shown.items() if value)
+
 
 class TransitionVAE(NominalModel):
     """Encoder q(z | s, a, s'), decoder s' = dec(s, a, z), prior z ~ N(0, I).
@@ -70,6 +74,8 @@ class TransitionVAE(NominalModel):
         generator: draws the initial weights.
         device: where tensors live.
     """
+
+    Config = VAEConfig
 
     def __init__(
         self,

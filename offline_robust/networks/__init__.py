@@ -7,7 +7,7 @@ from offline_robust.networks.candidates import (
     GaussianEncoder,
     PerturbationNetwork,
 )
-from offline_robust.networks.dual import DualNetwork
+from offline_robust.networks.dual import DualNetwork, LogDualNetwork
 from offline_robust.networks.mlp import (
     MLP,
     Buffers,
@@ -42,6 +42,7 @@ __all__ = [
     "GaussianEncoder",
     "GreedyActor",
     "InferenceTail",
+    "LogDualNetwork",
     "PerturbationNetwork",
     "Policy",
     "PolicySpec",

@@ -23,6 +23,9 @@ REAL_REACH = 20.0
 LOG_REACH = 14.0
 """The log of a positive dual lies within this of the log of the values' standard deviation."""
 
+LOG_DUAL_RANGE = (-14.0, 14.0)
+"""Bounds of `LogDualNetwork`: beyond them exp underflows the tilted law or overflows the penalty in float32."""
+
 _AT_BOUND = 0.98
 _STD_FLOOR = 1e-6
 
@@ -162,6 +165,46 @@ class DualNetwork(nn.Module):
         if kind == "real":
             return torch.addcmul(self.mean, self.std, REAL_REACH * torch.tanh(h / REAL_REACH))
         return self.std * torch.exp(LOG_REACH * torch.tanh(h / LOG_REACH))
+
+
+class LogDualNetwork(MLP):
+    """DR-SAC's own network G(s, a) > 0 for the dual variable of KL: the log of it, in plain units, clamped.
+
+    Args:
+        inputs: O + A.
+        hidden: hidden widths.
+        generator: draws the weights.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], generator: torch.Generator) -> None:
+        super().__init__([inputs, *hidden, 1], generator)
+
+    def forward(self, inputs: Tensor, actions: Tensor | None = None) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """See `DualNetwork.forward`; continuous actions only."""
+        log_dual: Tensor = super().forward(inputs)
+        return (log_dual.squeeze(-1).clamp(*LOG_DUAL_RANGE).exp(),)
+
+    def loss(self, objective: Tensor, weights: Tensor | None = None) -> Tensor:
+        """- the mean dual objective (B,), each row weighing the same or as `weights` (B,) say."""
+        return -objective.mean() if weights is None else -(objective * weights).sum() / weights.sum().clamp_min(1.0)
+
+    def observe(self, values: Tensor, weights: Tensor | None = None, spread: Tensor | None = None) -> None:
+        """Nothing: its units are its own."""
+
+    @torch.no_grad()
+    def info(self, duals: Sequence[Tensor], values: Tensor, low: float | None = None) -> dict[str, Tensor]:
+        """See `DualNetwork.info`; ``dual/beta`` is the mean."""
+        (beta,) = duals
+        bounds = torch.tensor(LOG_DUAL_RANGE).exp().tolist()
+        saturated = ((beta <= bounds[0] * 1.001) | (beta >= bounds[1] * 0.999)).float().mean()
+        differ = values.amax() - values.amin() > 1e-3 * values.abs().amax()
+        return {
+            "dual/beta": beta.mean(),
+            "dual/min": beta.amin(),
+            "dual/max": beta.amax(),
+            "dual/saturated": saturated,
+            "dual/collapsed": (differ & (saturated > 0.5)).float(),
+        }
 
 
 def require_rows(**tensors: Tensor) -> None:

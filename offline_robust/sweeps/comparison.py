@@ -12,14 +12,12 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, field_validator
 
-from offline_robust.baselines import BASELINES
 from offline_robust.datasets import load_dataset
 from offline_robust.datasets.sources import locate
 from offline_robust.environment import EnvironmentChoice, EnvironmentSpec
 from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import EnvironmentConfig, TrainingConfig, load_config, load_learner
 from offline_robust.files import bundled
-from offline_robust.learners import LEARNERS
 from offline_robust.plain_yaml import read_yaml
 from offline_robust.sweeps.grids import (
     MAX_CELLS,
@@ -233,11 +231,9 @@ def _defaults(
         config = load_learner(values, own)
     except ConfigError as error:
         raise ConfigError(f"{where}: {str(error).removeprefix('config: ')}") from None
-    kind = (LEARNERS | BASELINES)[learner][1]
-    modelled = kind.needs_model(config)
-    if modelled:
+    if config.needs_model:
         values["model"] = {"name": "vae"}
-    if modelled or kind.pretrains(config):
+    if config.needs_model or config.prepares:
         values["training"] = {"model_steps": max(1, round(_share(learner) * steps))}
     return values
 

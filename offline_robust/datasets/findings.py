@@ -14,11 +14,11 @@ from offline_robust.errors import DatasetError
 Severity = Literal["error", "warning"]
 
 ROWS_KEPT = 1_000
-"""A problem lists at most this many row numbers; `Problem.count` is always complete."""
+"""A problem lists at most this many row numbers; `Finding.count` is always complete."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class Finding:
     """One finding about a data source.
 
     An ``error`` keeps the source from loading; a ``warning`` loads, by the rule that ``mend`` or the text states.
@@ -48,17 +48,17 @@ class Problem:
 class FileProblem(DatasetError):
     """A problem that stops the reading; carries the finding itself for `data check`."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Finding) -> None:
         super().__init__(one_line(str(problem)))
         self.problem = problem
 
 
 def refusal(where: str, what: str, mend: str = "") -> FileProblem:
     """The error to raise where reading cannot go on."""
-    return FileProblem(Problem("error", where, one_line(what), mend))
+    return FileProblem(Finding("error", where, one_line(what), mend))
 
 
-def raise_errors(problems: Sequence[Problem]) -> None:
+def raise_errors(problems: Sequence[Finding]) -> None:
     """Raises for the first error among the findings, and counts the others.
 
     Raises:
