@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from d3rlpy_toys import fitting, make, small, steps
+from d3rlpy_toys import feed_of, fitting, make, small, steps
 from test_every_learner_keeps_its_promises import assert_same_state
 from toys import line_dataset, saved
 
@@ -140,12 +140,12 @@ def test_rebrac_draws_only_rows_whose_next_action_is_known() -> None:
     """A cut row has none; with nothing but cut rows there is nothing to learn from."""
     data = line_dataset(episodes=5, length=3)
     learner = make("ReBRAC", data)
-    batch = learner.data.sample(200, learner.problem.streams["sampler"])
+    batch = feed_of(learner).sample(200, learner.problem.streams["sampler"])
     last = data.observations[2::3]
     assert not torch.isin(batch.observations, last).any()
-    with pytest.raises(ConfigError, match="next action"):
-        make("ReBRAC", line_dataset(episodes=3, length=1))
-    with pytest.raises(TypeError, match=r"learner\.data\.sample"):
+    with pytest.raises(ConfigError, match="next_actions"):
+        feed_of(make("ReBRAC", line_dataset(episodes=3, length=1)))
+    with pytest.raises(TypeError, match=r"a feed that learner\.prepare has seen"):
         learner.update(data.rows(torch.arange(4)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from d3rlpy_toys import fitting, make, small
+from d3rlpy_toys import feed_of, fitting, make, small
 from toys import line_dataset, problem_of
 
 from offline_robust.baselines import D3RLPyConfig, to_replay_buffer
@@ -45,7 +45,8 @@ def compare(name: str, updates: int, tolerance=None, **fields) -> None:
     data = data_for(name)
     ours, theirs = make(name, data, **fields), make(name, data, **fields)
     buffer = to_replay_buffer(data, next_actions=name == "ReBRAC")
-    usable = torch.arange(len(data)) if ours.data.usable_rows is None else ours.data.usable_rows
+    feed = feed_of(ours)
+    usable = torch.arange(len(data)) if feed.usable is None else feed.usable
     assert len(usable) == buffer.transition_count
     assert_same_networks(ours, theirs)
     generator = torch.Generator().manual_seed(0)
@@ -55,7 +56,7 @@ def compare(name: str, updates: int, tolerance=None, **fields) -> None:
         batch = d3rlpy.dataset.TransitionMiniBatch.from_transitions(picked)
         with theirs._stream.active():
             expected = theirs.algorithm.update(batch)
-        found = ours.update(ours.data.rows(usable[index]))
+        found = ours.update(feed.rows(usable[index]))
         for key, value in expected.items():
             assert float(found[f"train/{key}"]) == pytest.approx(
                 value, rel=tolerance or 0, abs=tolerance or 0, nan_ok=True

@@ -162,6 +162,9 @@ def no_rows(folder: Path) -> Path:
 
 
 DAMAGES = {
+    "actions of no width": (flat(actions=np.zeros((8, 0))), "actions: has width 0"),
+    "observations of no width": (flat(observations=np.zeros((8, 0))), "observations: has width 0"),
+    "actions of no width in groups": (groups({"actions": np.zeros((4, 0))}), "actions: has width 0"),
     "empty hdf5": (raw("x.hdf5", b""), "is empty"),
     "empty npz": (raw("x.npz", b""), "is empty"),
     "text named hdf5": (raw("x.hdf5", b"hello\n" * 99), "not an HDF5 file"),

@@ -7,7 +7,6 @@ from toys import line_dataset, run_values, saved
 
 from offline_robust.errors import ConfigError
 from offline_robust.experiments import train
-from offline_robust.experiments.run import label_of
 
 
 def test_a_run_from_data_alone_has_no_model(tmp_path) -> None:
@@ -20,4 +19,4 @@ def test_a_run_from_data_alone_has_no_model(tmp_path) -> None:
     run = train(values, out=tmp_path / "run")
     assert "dual/gap" in run.metrics[-1]
     assert not (run.folder / "model.json").exists()
-    assert label_of(run.config) == "dr_sac chi2 radius=0.5 next_states=data"
+    assert run.config.label == "dr_sac chi2 radius=0.5 next_states=data"

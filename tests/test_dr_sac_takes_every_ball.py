@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
 import torch
-from toys import line_dataset, make_learner, problem_of, run_values, saved, small_vae
+from toys import future_of, line_dataset, make_learner, problem_of, run_values, saved, small_vae
 
 from offline_robust.divergences import KL, CVaR, Divergence, GradientWasserstein, TotalVariation, make
 from offline_robust.errors import ConfigError
 from offline_robust.experiments import load_config, train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
 from offline_robust.learners import DRSAC, DRSACConfig
-from offline_robust.learners.learned_dual import LearnedDual, normal_shift
+from offline_robust.learners.learned_dual import LearnedDual, dual_kinds, normal_start
+from offline_robust.networks import DualNetwork, adamw
 
 BALLS = [
     {"name": "kl", "radius": 0.4},
@@ -52,9 +54,14 @@ def dr_sac(data, seed: int = 0, **fields) -> DRSAC:
     return learner
 
 
-def next_value(learner: DRSAC, batch):
-    with torch.no_grad():
-        return learner.next_value(batch)
+def worst_value(learner: DRSAC, batch):
+    return learner.worst_case(future_of(learner, batch))
+
+
+def dual_network(learner: DRSAC):
+    """The network of the learned dual; None where nothing is learned."""
+    dual = getattr(learner.worst_case, "dual", None)
+    return None if dual is None else dual.network
 
 
 # --- Targets --------------------------------------------------------------------------------------------------------
@@ -64,9 +71,9 @@ def next_value(learner: DRSAC, batch):
 def test_the_target_is_the_exact_worst_case_of_the_sampled_values(divergence, data, batch) -> None:
     learner = dr_sac(data, divergence=divergence)
     before = learner.problem.streams["model"].get_state()
-    values = learner.sampled_values(batch.observations, batch.actions)
+    values = future_of(learner, batch).values
     learner.problem.streams["model"].set_state(before)
-    found, info = next_value(learner, batch)
+    found, info = worst_value(learner, batch)
     exact = make(**divergence).worst_case(values)[0]
     torch.testing.assert_close(found, exact)
     assert (found < values.mean(1)).all()
@@ -79,7 +86,7 @@ def test_a_first_order_move_lowers_the_value_of_every_next_state(source: str, da
     """V' less the radius times its slope, in one-step stds; at the logged next states and at the model's samples."""
     learner = dr_sac(data, divergence=GRADIENT, next_states=source)
     before = learner.problem.streams["model"].get_state()
-    found, info = next_value(learner, batch)
+    found, info = worst_value(learner, batch)
     states = batch.next_observations.unsqueeze(1)
     if source == "model":
         learner.problem.streams["model"].set_state(before)
@@ -95,9 +102,9 @@ def test_a_first_order_move_lowers_the_value_of_every_next_state(source: str, da
 
 def test_contamination_from_data_needs_no_dual(data, batch) -> None:
     learner = dr_sac(data, next_states="data", divergence=BALLS[-1])
-    assert learner.learned is None
+    assert dual_network(learner) is None
     value = learner.target_value(batch.next_observations).squeeze(-1)
-    torch.testing.assert_close(next_value(learner, batch)[0], 0.8 * value - 0.2 * 50.0)
+    torch.testing.assert_close(worst_value(learner, batch)[0], 0.8 * value - 0.2 * 50.0)
 
 
 @pytest.mark.parametrize("source", ["data", "model"])
@@ -114,8 +121,8 @@ def test_ends_of_episodes_are_worth_their_reward_and_teach_the_dual_nothing(sour
     torch.testing.assert_close(caught["target"][ends], batch.rewards[ends])
     assert torch.isfinite(caught["target"]).all()
     assert all(torch.isfinite(value) for value in info.values())
-    if learner.learned is not None:
-        assert all(torch.isfinite(p).all() for p in learner.learned.network.parameters())
+    if (network := dual_network(learner)) is not None:
+        assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
 # --- Learned duals --------------------------------------------------------------------------------------------------
@@ -134,9 +141,11 @@ def test_one_next_state_teaches_what_several_samples_teach(ball: Divergence) -> 
     grid = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 32) for i in range(32)])
     laws = mean.unsqueeze(1) + std.unsqueeze(1) * grid
     exact = ball.worst_case(laws)[0]
-    settings = {"inputs": 8, "hidden": (32,), "generator": generator, "device": torch.device("cpu")}
-    settings |= {"learning_rate": 1e-2, "weight_decay": 0.0, "steps": 2}
-    forms = {linear: LearnedDual(ball, linear=linear, **settings) for linear in (False, True)}
+    forms = {}
+    for linear in (False, True):
+        kinds, start = dual_kinds(ball, linear), normal_start(ball, linear)
+        network = DualNetwork(kinds, 8, (32,), generator, start=start)
+        forms[linear] = LearnedDual(ball, network, adamw([(network.parameters(), 1e-2)], 0.0), steps=2, linear=linear)
     rows = torch.arange(8).repeat(32)
     for step in range(400):
         for form in forms.values():
@@ -144,7 +153,7 @@ def test_one_next_state_teaches_what_several_samples_teach(ball: Divergence) -> 
         drawn = torch.randint(32, (256,), generator=generator)
         forms[True].fit(pairs[rows], laws[rows, drawn])
         forms[False].fit(pairs, laws)
-    from_samples, info = forms[False].worst_case(pairs, laws)
+    from_samples, _, info = forms[False].worst_case(pairs, laws)
     duals = [dual.detach().unsqueeze(1) for dual in forms[True].network(pairs)]
     from_draws = ball.linear_dual(laws, *duals).mean(1)
     for found in (from_samples, from_draws):
@@ -157,9 +166,9 @@ def test_one_next_state_teaches_what_several_samples_teach(ball: Divergence) -> 
 def test_functional_duals_are_a_lower_bound_whose_shortfall_is_logged(divergence, data, batch) -> None:
     learner = dr_sac(data, divergence=divergence, dual="functional")
     before = learner.problem.streams["model"].get_state()
-    values = learner.sampled_values(batch.observations, batch.actions)
+    values = future_of(learner, batch).values
     learner.problem.streams["model"].set_state(before)
-    found, info = next_value(learner, batch)
+    found, info = worst_value(learner, batch)
     exact = make(**divergence).worst_case(values)[0]
     assert (found <= exact + 1e-5).all()
     torch.testing.assert_close(info["dual/shortfall"], (exact - found)[:32].mean(), atol=1e-6, rtol=1e-4)
@@ -170,11 +179,12 @@ def test_functional_duals_are_a_lower_bound_whose_shortfall_is_logged(divergence
 @pytest.mark.parametrize(("source", "divergence"), [("model", BALLS[2]), ("data", BALLS[2]), ("model", BALLS[0])])
 def test_a_dual_at_its_bound_raises_the_alarm(source, divergence, data, batch) -> None:
     learner = dr_sac(data, divergence=divergence, next_states=source, dual="functional")
-    network = learner.dual if learner.dual is not None else learner.learned.network.network
+    network = dual_network(learner)
+    network = getattr(network, "network", network)
     with torch.no_grad():
         network.linears[-1].weight.zero_()
         network.linears[-1].bias.fill_(1e3)
-    assert next_value(learner, batch)[1]["dual/collapsed"] == 1.0
+    assert worst_value(learner, batch)[1]["dual/collapsed"] == 1.0
 
 
 # --- State ----------------------------------------------------------------------------------------------------------
@@ -204,8 +214,8 @@ def test_a_restored_learner_goes_on_bit_for_bit(fields, data, tmp_path) -> None:
     for part in ("actor", "critics", "value"):
         for one, other in zip(getattr(first, part).parameters(), getattr(second, part).parameters(), strict=True):
             assert torch.equal(one, other)
-    if first.learned is not None:
-        left, right = (learner.learned.state()["dual"].values() for learner in (first, second))
+    if dual_network(first) is not None:
+        left, right = (dual_network(learner).state_dict().values() for learner in (first, second))
         assert all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
 
 
@@ -265,20 +275,20 @@ def test_nominal_laws_that_do_not_fit_are_refused(data) -> None:
         DRSAC(DRSACConfig(divergence=BALLS[2]), problem)
     model = small_vae(data, problem)
     with pytest.raises(ConfigError, match="no nominal model"):
-        DRSAC(DRSACConfig(divergence=BALLS[2], next_states="data"), problem, model)
+        DRSAC(DRSACConfig(divergence=BALLS[2], next_states="data"), replace(problem, model=model))
     model.deterministic = True
     for ball in (BALLS[2], BALLS[5], BALLS[3]):
         with pytest.raises(ConfigError, match="deterministic model holds that model alone"):
-            DRSAC(DRSACConfig(divergence=ball), problem, model)
-    DRSAC(DRSACConfig(divergence=BALLS[4], hidden=(8,)), problem, model)
-    DRSAC(DRSACConfig(divergence=GRADIENT, hidden=(8,)), problem, model)
+            DRSAC(DRSACConfig(divergence=ball), replace(problem, model=model))
+    DRSAC(DRSACConfig(divergence=BALLS[4], hidden=(8,)), replace(problem, model=model))
+    DRSAC(DRSACConfig(divergence=GRADIENT, hidden=(8,)), replace(problem, model=model))
 
 
 def test_the_equivalent_kl_radius_tells_an_empty_ball() -> None:
     """chi-square of radius r and KL of r / 2 shift a normal law alike; CVaR by the normal density at its quantile."""
-    assert DRSACConfig(delta=0.3).gaussian_delta == 0.3
-    assert DRSACConfig(divergence={"name": "chi2", "radius": 0.1}).gaussian_delta == pytest.approx(0.05, rel=0.02)
+    assert DRSACConfig(delta=0.3).kl_radius == 0.3
+    assert DRSACConfig(divergence={"name": "chi2", "radius": 0.1}).kl_radius == pytest.approx(0.05, rel=0.02)
     density = math.exp(-0.5 * NormalDist().inv_cdf(0.4) ** 2) / math.sqrt(2 * math.pi)
     assert normal_shift(CVaR(0.4)) == pytest.approx(density / 0.4, rel=0.02)
     for ball in (BALLS[4], BALLS[7], GRADIENT):
-        assert DRSACConfig(divergence=ball).gaussian_delta is None
+        assert DRSACConfig(divergence=ball).kl_radius is None

@@ -66,8 +66,8 @@ def test_rows_cut_by_time_teach_the_dual_nothing_where_they_count_as_ends() -> N
     for next_observations in (batch.next_observations, moved):
         learner = make_learner("dr_sac", data, **settings)
         learner.update(batch._replace(next_observations=next_observations))
-        assert learner.learned is not None
-        weights.append(torch.cat([p.flatten() for p in learner.learned.network.parameters()]))
+        assert learner.worst_case.dual is not None
+        weights.append(torch.cat([p.flatten() for p in learner.worst_case.dual.network.parameters()]))
     assert torch.equal(*weights)
 
 

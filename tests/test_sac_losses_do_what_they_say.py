@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from toys import line_dataset, make_learner, problem_of, small_vae
+from toys import future_of, line_dataset, make_learner, problem_of, small_vae
 
 from offline_robust.datasets import Batch
 from offline_robust.divergences import KL
 from offline_robust.learners import DRSAC, DRSACConfig
+from offline_robust.learners.worst_case import Exact
 from offline_robust.networks import Policy, TanhGaussianActor, policy_spec
 
 
@@ -91,7 +92,7 @@ def test_terminal_rows_never_bootstrap(data, batch) -> None:
         assert torch.isfinite(target).all()
         assert (target[~ends] != batch.rewards[~ends]).all()
         assert all(torch.isfinite(p).all() for p in learner.critics.parameters())
-        if learner.uses_model:
+        if learner.model is not None:
             assert all(torch.isfinite(p).all() for p in learner.model.networks.parameters())
 
 
@@ -178,18 +179,18 @@ def test_deployed_actor_follows_the_learning_one_at_its_step(averaging: float, d
 def test_radius_zero_targets_the_mean_over_the_same_samples(data, batch) -> None:
     learner = trained("dr_sac", data, delta=0.0, train_model=False)
     state = learner.problem.streams["model"].get_state()
-    values = learner.sampled_values(batch.observations, batch.actions)
+    values = future_of(learner, batch).values
     learner.problem.streams["model"].set_state(state)
-    torch.testing.assert_close(learner.next_value(batch)[0], values.mean(1))
+    torch.testing.assert_close(learner.worst_case(future_of(learner, batch))[0], values.mean(1))
 
 
 def test_larger_radius_never_raises_the_target(data, batch) -> None:
     learner = trained("dr_sac", data, train_model=False)
     previous = None
     for delta in (0.0, 0.1, 0.5, 1.0, 2.0, 5.0):
-        learner.divergence = KL(delta)
+        learner.worst_case = Exact(KL(delta))
         learner.problem.streams["model"].manual_seed(7)
-        worst, info = learner.next_value(batch)
+        worst, info = learner.worst_case(future_of(learner, batch))
         if previous is not None:
             assert (worst <= previous + 1e-5).all()
         assert info["dual/gap"] >= -1e-6
@@ -204,14 +205,13 @@ def test_learned_dual_reaches_the_exact_one(data) -> None:
     spread = 0.5 + pairs[:, :1].abs()
     values = torch.randn(64, 64, generator=stream(1)) * spread + pairs.sum(1, keepdim=True)
     exact = KL(0.5).worst_case(values)[0]
-    for step in range(6000):
-        if step == 4000:
-            learner.dual_optimiser.param_groups[0]["lr"] = 3e-4
-        loss, _ = learner.dual_loss(pairs, values)
-        learner.dual_optimiser.zero_grad()
-        loss.backward()
-        learner.dual_optimiser.step()
-    learned = learner.divergence.profile(values, learner.dual_variable(pairs)).detach()
+    dual = learner.worst_case.dual
+    assert dual.steps == 5
+    for step in range(1200):
+        if step == 800:
+            dual.optimiser.param_groups[0]["lr"] = 3e-4
+        dual.fit(pairs, values)
+    learned = dual.worst_case(pairs, values)[0]
     assert (exact - learned).mean().item() < 1e-3
     assert (learned <= exact + 1e-5).all()
 
@@ -233,19 +233,18 @@ def test_reduced_precision_changes_the_target_negligibly(data, batch) -> None:
     fields |= {"discount": 0.9, "delta": 0.5}
     reference = make_learner("dr_sac", data, sampling_precision="float32", **fields)
     for _ in range(300):
-        reference.pretrain(data.sample(64, reference.problem.streams["sampler"]))
+        reference.fit_model(data.sample(64, reference.problem.streams["sampler"]))
     for _ in range(300):
         reference.update(data.sample(64, reference.problem.streams["sampler"]))
     reduced = DRSAC(
         DRSACConfig(sampling_precision="bfloat16", **fields),
-        replace(problem_of(data), streams=reference.problem.streams),
-        reference.model,
+        replace(problem_of(data), streams=reference.problem.streams, model=reference.model),
     )
     reduced.load_state(reference.state())
     found = []
     for learner in (reference, reduced):
         reference.problem.streams["model"].manual_seed(5)
-        found.append(learner.next_value(batch)[0])
+        found.append(learner.worst_case(future_of(learner, batch))[0])
     assert (found[0] - found[1]).abs().mean() < 5e-3 * found[0].std()
     assert not torch.equal(*found)
 
@@ -258,7 +257,7 @@ def test_functional_dual_refuses_radius_zero(data) -> None:
 def test_sampling_in_pieces_equals_one_piece(data, batch, monkeypatch) -> None:
     """Each piece draws its own noise in order: the law of every pair is the same model's."""
     learner = trained("dr_sac", data, samples=400, sampling_precision="float32", train_model=False)
-    pieces = learner.sampled_values(batch.observations, batch.actions)
+    pieces = future_of(learner, batch).values
     assert pieces.shape == (64, 400)
     states = learner.model.sample(batch.observations, batch.actions, 400, stream(11))
     direct = learner.target_value(states).squeeze(-1)
@@ -267,10 +266,10 @@ def test_sampling_in_pieces_equals_one_piece(data, batch, monkeypatch) -> None:
 
 
 def test_model_draws_do_not_reach_into_gradients(data, batch) -> None:
+    problem = problem_of(data)
     learner = DRSAC(
         DRSACConfig(hidden=(16, 16), samples=8, train_model=False),
-        problem := problem_of(data),
-        small_vae(data, problem, smoothing=0.1),
+        replace(problem, model=small_vae(data, problem, smoothing=0.1)),
     )
     before = [p.detach().clone() for p in learner.model.networks.parameters()]
     learner.update(batch)

@@ -10,10 +10,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from offline_robust.datasets import TransitionDataset
+from offline_robust.datasets import Batch, TransitionDataset
 from offline_robust.datasets.writers import write_npz
 from offline_robust.experiments.train import random_streams
-from offline_robust.learners import LEARNERS, Learner, Problem
+from offline_robust.learners import DRSAC, LEARNERS, Learner, Problem
+from offline_robust.learners.worst_case import Future
 from offline_robust.models import Scales, TransitionVAE, VAEConfig
 
 SMALL = {"hidden": [16, 16]}
@@ -25,6 +26,9 @@ OWN: dict[str, dict[str, Any]] = {
     "rfqi": {"vae_hidden": [16, 16], "act_candidates": 10, "vae_learning_rate": 3e-3, "reward_shift": 16.0, "rho": 0.1},
 }
 """What small learners of a kind need beside `SMALL`."""
+
+DEFAULT_RATES = ("sac", "dr_sac", "fqi", "rfqi")
+"""Learners whose runs of a second keep the default rates, which some tests know the outcome of."""
 
 
 def line_dataset(
@@ -76,12 +80,26 @@ def two_way(data: TransitionDataset) -> TransitionDataset:
 
 
 def make_learner(name: str, dataset: TransitionDataset, seed: int = 0, model: Any = None, **fields: Any) -> Learner:
-    """A learner of small networks on a dataset, with a small VAE where it needs one."""
+    """A learner of small networks on a dataset, with its own defaults otherwise, and a small VAE where it needs one."""
     kind, problem = LEARNERS[name], problem_of(dataset, seed)
     if kind.Config(**fields).needs_model:
         fields = {"samples": 16} | fields
         problem = replace(problem, model=model or small_vae(dataset, problem, smoothing=0.3))
     return kind(kind.Config(**(SMALL | OWN.get(name, {}) | fields)), problem)
+
+
+def toy_learner(name: str, dataset: TransitionDataset, seed: int = 0) -> Learner:
+    """A learner with the settings that its class chooses for toys."""
+    kind, problem = LEARNERS[name], problem_of(dataset, seed)
+    config = kind.Config(name=name, **kind.toy)
+    if config.needs_model:
+        problem = replace(problem, model=small_vae(dataset, problem, smoothing=0.3))
+    return kind(config, problem)
+
+
+def future_of(learner: DRSAC, batch: Batch) -> Future:
+    """What follows the rows of a batch under the learner's nominal law."""
+    return learner.logged_future(batch) if learner.model is None else learner.modelled_future(batch, learner.model)
 
 
 def small_vae(dataset: TransitionDataset, problem: Problem, **fields: Any) -> TransitionVAE:
@@ -94,15 +112,16 @@ def small_vae(dataset: TransitionDataset, problem: Problem, **fields: Any) -> Tr
 
 def run_values(dataset: str, learner: str, **training: Any) -> dict[str, Any]:
     """A configuration for a run of a second."""
+    kind = LEARNERS[learner]
+    config = kind.Config(name=learner, **kind.toy)
     values: dict[str, Any] = {
         "dataset": dataset,
-        "learner": {"name": learner, **SMALL, **OWN.get(learner, {})},
+        "learner": {"name": learner, **(SMALL | OWN.get(learner, {}) if learner in DEFAULT_RATES else kind.toy)},
         "training": {"steps": 60, "log_every": 10, "checkpoint_every": 20, "batch_size": 32} | training,
     }
-    if LEARNERS[learner].Config(name=learner).needs_model:
+    if config.needs_model:
         values["learner"] |= {"samples": 8}
         values["model"] = {"name": "vae", "hidden": [16], "smoothing": 0.3}
-        values["training"] = {"model_steps": 20} | values["training"]
-    if learner == "fqi":
+    if config.needs_model or config.prepares:
         values["training"] = {"model_steps": 20} | values["training"]
     return values

@@ -102,7 +102,7 @@ class D3RLPyLearner(Learner):
         """d3rlpy's `TorchMiniBatch` of a minibatch: scaled, columns of shape (B, 1), zeros where nothing follows.
 
         Raises:
-            KeyError: the algorithm looks at next actions or returns, and the batch is not of a feed that `prepare` saw.
+            TypeError: the algorithm looks at what was logged next, and the batch is not of a feed that `prepare` saw.
         """
         from d3rlpy.torch_utility import TorchMiniBatch
 
@@ -110,10 +110,10 @@ class D3RLPyLearner(Learner):
         observations, actions = batch.observations, self._actions(batch.actions)
         rewards = self.config.shaped(batch.rewards)[:, None]
         following = torch.where(batch.next_valid[:, None], batch.next_observations, 0.0)
-        next_actions = self._actions(batch.extras["next_actions"]) if self._looks_ahead else None
+        next_actions = self._actions(self._column(batch, "next_actions")) if self._looks_ahead else None
         returns = torch.zeros_like(rewards)
         if algorithm.need_returns_to_go:
-            returns = batch.extras["returns_to_go"][:, None]
+            returns = self._column(batch, "returns_to_go")[:, None]
         if (scaler := algorithm.observation_scaler) is not None:
             observations, following = scaler.transform(observations), scaler.transform(following)
         if (scaler := algorithm.action_scaler) is not None:
@@ -142,6 +142,11 @@ class D3RLPyLearner(Learner):
         self._losses |= {key: float(value) for key, value in losses.items()}
         values = torch.tensor(list(self._losses.values())).unbind()
         return {f"train/{key}": value for key, value in zip(self._losses, values, strict=True)}
+
+    def _column(self, batch: Batch, name: str) -> Tensor:
+        if name not in batch.extras:
+            raise TypeError(f"{self.config.name} learns from batches of a feed that learner.prepare has seen")
+        return batch.extras[name]
 
     def _actions(self, actions: Tensor) -> Tensor:
         """(B, A) float32; discrete actions in one column."""

@@ -210,9 +210,18 @@ def vector_rows(where: str, values: Array) -> Array:
         )
     if values.ndim == 1:
         values = values[:, None]
-    if not 0 < values.shape[1] <= MAX_WIDTH:
-        raise refusal(where, f"has width {values.shape[1]:,}", f"widths of 1 to {MAX_WIDTH:,} are read")
+    require_width(where, values)
     return values
+
+
+def require_width(where: str, values: Array) -> None:
+    """Refuses rows without a number in them, and rows that are too wide.
+
+    Raises:
+        DatasetError: names the width.
+    """
+    if values.ndim == 2 and not 0 < values.shape[1] <= MAX_WIDTH:
+        raise refusal(where, f"has width {values.shape[1]:,}", f"widths of 1 to {MAX_WIDTH:,} are read")
 
 
 def actions(where: str, values: Array) -> Array:
@@ -232,6 +241,7 @@ def action_rows(where: str, values: Array) -> Array:
     numeric(where, values)
     if values.ndim == 0 or values.ndim > 2:
         raise refusal(where, f"has shape {values.shape}", "actions are (N, A), or (N,) whole numbers")
+    require_width(where, values)
     if values.dtype.kind == "f":
         return values if values.ndim == 2 else values[:, None]
     if values.ndim == 2 and values.shape[1] == 1:

@@ -63,9 +63,9 @@ def losses(parts: Sequence[NDArray[np.generic]], *, chained: bool = True) -> tup
         chained: whether the change from row to row matters.
     """
     rows = sum(len(part) for part in parts)
-    if rows < 2 or not any(rounds(part.dtype) for part in parts):
-        return ()
     wide = parts[0].ndim == 2
+    if rows < 2 or not any(rounds(part.dtype) for part in parts) or (wide and not parts[0].shape[1]):
+        return ()
     # Differences may be infinite or not a number where values are; those rows are findings of their own.
     with np.errstate(over="ignore", invalid="ignore"):
         sums = _Sums(parts[0].shape[1] if wide else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
@@ -200,7 +201,9 @@ class Learner(ABC):
     """Kinds of actions that it takes: ``box``, ``discrete`` or both."""
     columns: frozenset[str] = frozenset()
     """Names of the further columns that its batches must have. What it adds itself in `prepare` is not among them."""
-    toy: ClassVar[Mapping[str, Any]] = {}
+    imitates: ClassVar[bool] = False
+    """Whether it reproduces the behaviour in the data rather than improving on it."""
+    toy: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Settings of small networks that learn a problem of one dimension in seconds, for trials and tests."""
 
     def __init__(self, config: LearnerConfig, problem: Problem) -> None:

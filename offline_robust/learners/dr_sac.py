@@ -9,6 +9,7 @@ states, are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -168,6 +169,7 @@ class DRSAC(SAC):
 
     Config = DRSACConfig
     config: DRSACConfig
+    toy = MappingProxyType({**SAC.toy, "samples": 16})
 
     def __init__(self, config: DRSACConfig, problem: Problem) -> None:
         self.ball = config.ball()
