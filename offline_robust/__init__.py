@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from offline_robust.datasets import TransitionDataset, load_dataset
     from offline_robust.evaluation import Results, evaluate
     from offline_robust.experiments import Run, load_run, train
+    from offline_robust.learners import register_learner
     from offline_robust.networks import Policy, load_policy
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "load_dataset",
     "load_policy",
     "load_run",
+    "register_learner",
     "train",
 ]
 
@@ -40,6 +42,7 @@ _HOME = {
     "Run": "experiments",
     "load_run": "experiments",
     "train": "experiments",
+    "register_learner": "learners",
     "Policy": "networks",
     "load_policy": "networks",
 }

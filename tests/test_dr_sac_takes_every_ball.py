@@ -15,7 +15,7 @@ from offline_robust.errors import ConfigError
 from offline_robust.experiments import load_config, train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
 from offline_robust.learners import DRSAC, DRSACConfig
-from offline_robust.learners.learned_dual import LearnedDual, dual_kinds, normal_start
+from offline_robust.learners.learned_dual import LearnedDual, dual_kinds, normal_shift, normal_start
 from offline_robust.networks import DualNetwork, adamw
 
 BALLS = [

@@ -15,6 +15,7 @@ from offline_robust.divergences.kl import KL
 from offline_robust.divergences.quantile import Contamination, CVaR, TotalVariation
 from offline_robust.divergences.wasserstein import GradientWasserstein, Wasserstein1
 from offline_robust.errors import ConfigError, nearest
+from offline_robust.registry import Registry
 
 Radius = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -135,16 +136,20 @@ class GradientWassersteinConfig(DivergenceConfig):
         return GradientWasserstein(self.radius, norm=self.norm)
 
 
-DIVERGENCES: dict[str, type[DivergenceConfig]] = {
-    "kl": KLConfig,
-    "cressie_read": CressieReadConfig,
-    "chi2": ChiSquareConfig,
-    "tv": TotalVariationConfig,
-    "cvar": CVaRConfig,
-    "contamination": ContaminationConfig,
-    "wasserstein1": Wasserstein1Config,
-    "wasserstein_gradient": GradientWassersteinConfig,
-}
+DIVERGENCES: Registry[DivergenceConfig] = Registry(
+    "offline_robust.divergences",
+    DivergenceConfig,  # type: ignore[type-abstract]
+    {
+        "kl": KLConfig,
+        "cressie_read": CressieReadConfig,
+        "chi2": ChiSquareConfig,
+        "tv": TotalVariationConfig,
+        "cvar": CVaRConfig,
+        "contamination": ContaminationConfig,
+        "wasserstein1": Wasserstein1Config,
+        "wasserstein_gradient": GradientWassersteinConfig,
+    },
+)
 """Name of an ambiguity set to the class of its configuration."""
 
 
