@@ -2,6 +2,7 @@
 
 from offline_robust.errors import ConfigError
 from offline_robust.learners.base import Learner, LearnerConfig, Phase, Problem
+from offline_robust.learners.bc import BC, BCConfig
 from offline_robust.learners.dr_sac import DRSAC, DRSACConfig
 from offline_robust.learners.fqi import FQI, FQIConfig
 from offline_robust.learners.rfqi import RFQI, RFQIConfig
@@ -11,7 +12,7 @@ from offline_robust.registry import Registry
 LEARNERS: Registry[Learner] = Registry(
     "offline_robust.learners",
     Learner,  # type: ignore[type-abstract]
-    {"sac": SAC, "dr_sac": DRSAC, "fqi": FQI, "rfqi": RFQI},
+    {"bc": BC, "sac": SAC, "dr_sac": DRSAC, "fqi": FQI, "rfqi": RFQI},
 )
 """Learner name to class. The d3rlpy bridge registers its own."""
 
@@ -37,11 +38,13 @@ def register_learner(kind: type[Learner], name: str | None = None) -> type[Learn
 
 
 __all__ = [
+    "BC",
     "DRSAC",
     "FQI",
     "LEARNERS",
     "RFQI",
     "SAC",
+    "BCConfig",
     "DRSACConfig",
     "FQIConfig",
     "Learner",

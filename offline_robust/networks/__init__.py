@@ -21,6 +21,7 @@ from offline_robust.networks.mlp import (
 from offline_robust.networks.optimisers import adamw, load_optimiser
 from offline_robust.networks.policies import (
     CandidateSpec,
+    DeterministicActor,
     GreedyActor,
     Policy,
     PolicySpec,
@@ -37,6 +38,7 @@ __all__ = [
     "Buffers",
     "CandidateSearch",
     "CandidateSpec",
+    "DeterministicActor",
     "DualNetwork",
     "EnsembleMLP",
     "GaussianEncoder",

@@ -14,6 +14,9 @@ from offline_robust.networks.spec import PolicySpec
 LOG_STD_RANGE = (-20.0, 2.0)
 """Bounds of the Gaussian head's log standard deviation (DR-SAC's code, and SAC's)."""
 
+_INSIDE = 1.0 - 1e-4
+"""Largest magnitude of a squashed action whose density is asked for: atanh is infinite at 1, and 4.95 here. Ours."""
+
 
 class TanhGaussianActor(nn.Module):
     """SAC's actor: a = centre + half_range * tanh(u), u ~ N(mu(s), std(s)).
@@ -60,6 +63,23 @@ class TanhGaussianActor(nn.Module):
         squash = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
         log_prob = (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi) - squash).sum(-1)
         return self.to_range(torch.tanh(u)), log_prob
+
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Log density of given actions.
+
+        Args:
+            observations: (B, O).
+            actions: (B, A) in the environment's scale; one at a bound counts as just inside it.
+
+        Returns:
+            log pi (B,) of the action in [-1, 1], without log(half_range), as `sample` has it.
+        """
+        hidden = F.relu(self.trunk(observations))
+        mean, log_std = self.mean(hidden), self.log_std(hidden).clamp(*LOG_STD_RANGE)
+        squashed = ((actions - self.centre) / self.half_range).clamp(-_INSIDE, _INSIDE)
+        noise = (torch.atanh(squashed) - mean) / log_std.exp()
+        normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+        return torch.sum(normal - torch.log1p(-squashed.square()), -1)
 
     def to_range(self, squashed: Tensor) -> Tensor:
         """From [-1, 1] to the environment's action range."""
