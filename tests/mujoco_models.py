@@ -11,7 +11,7 @@ import numpy as np
 
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import perturb
+from offline_robust.envs.physics import perturb
 
 FACTORS = [0.5, 2.0, -1.5]
 

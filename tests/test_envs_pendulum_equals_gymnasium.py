@@ -57,7 +57,7 @@ def testsquares_go_through_the_scalar_power() -> None:
     """The reason for a loop in the reward: ``x * x`` differs from Gymnasium's ``x**2`` in the last bit at times."""
     values = np.random.default_rng(0).uniform(-8.0, 8.0, 20_000)
     scalar = np.array([value**2 for value in values])
-    from offline_robust.envs.pendulum import square
+    from offline_robust.envs.scalar_power import square
 
     np.testing.assert_array_equal(square(values), scalar)
 

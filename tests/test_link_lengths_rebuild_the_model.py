@@ -15,7 +15,7 @@ import pytest
 from offline_robust.envs.mujoco_lengths import LinkLengths, quiet_compiler
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import perturb
+from offline_robust.envs.physics import perturb
 from offline_robust.errors import EvaluationError
 
 V5 = ("Hopper", "Walker2d", "HalfCheetah", "InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Swimmer", "Ant")

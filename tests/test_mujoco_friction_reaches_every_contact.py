@@ -10,7 +10,7 @@ import pytest
 from mujoco_models import CLOTH, FEET, HARD, PAIR, PAIRS, RICH, UNTYPED, feet, numbers, opened, scaled
 
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import perturb
+from offline_robust.envs.physics import perturb
 from offline_robust.errors import EvaluationError
 
 

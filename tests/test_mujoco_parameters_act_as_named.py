@@ -15,7 +15,7 @@ import pytest
 from offline_robust.envs.mujoco_lengths import quiet_compiler
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics, mujoco_physics
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import perturb
+from offline_robust.envs.physics import perturb
 from offline_robust.errors import EvaluationError
 
 ENVS = [f"{name}-v5" for name in ("Hopper", "HalfCheetah", "Walker2d", "Reacher", "InvertedPendulum", "Swimmer", "Ant")]

@@ -13,7 +13,7 @@ from mujoco_models import ACTUATORS, CLOTH, FACTORS, PAIRS, STRAPS, arm, feet, m
 from offline_robust.envs.mujoco_lengths import LinkLengths
 from offline_robust.envs.mujoco_physics import MuJoCoPhysics
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import perturb
+from offline_robust.envs.physics import perturb
 from offline_robust.errors import EvaluationError
 
 

@@ -10,7 +10,7 @@ import pytest
 from mujoco_models import ACTUATORS, FACTORS, arm, moving, numbers, scaled
 
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import perturb
+from offline_robust.envs.physics import perturb
 from offline_robust.errors import EvaluationError
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from offline_robust.environment import make_spec
 from offline_robust.envs import Perturbation, perturb, system
 from offline_robust.envs.batched import make_batch
-from offline_robust.envs.mujoco_batch import BoundMuJoCoPhysics
+from offline_robust.envs.mujoco_bound import BoundMuJoCoPhysics
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import evaluate
 

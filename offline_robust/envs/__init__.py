@@ -6,6 +6,7 @@ from offline_robust.envs.effects import without_effect
 from offline_robust.envs.noise import NoiseLayer
 from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
+from offline_robust.envs.physics import Physics, open_physics, perturb, register_physics
 from offline_robust.envs.schedules import Levels
 from offline_robust.envs.suite_files import list_suites, load_suite
 from offline_robust.envs.suites import (
@@ -18,7 +19,7 @@ from offline_robust.envs.suites import (
     suite_from_perturb,
     sweeps,
 )
-from offline_robust.envs.systems import Physics, System, open_physics, perturb, register_physics, system
+from offline_robust.envs.systems import System, system
 
 __all__ = [
     "Axis",

@@ -13,7 +13,8 @@ from offline_robust.envs.cartpole_engine import BatchedCartPole
 from offline_robust.envs.layers import LayeredBatch
 from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import Perturbation
-from offline_robust.envs.systems import System, open_physics, perturb
+from offline_robust.envs.physics import open_physics, perturb
+from offline_robust.envs.systems import System
 from offline_robust.envs.systems import system as describe
 from offline_robust.errors import EvaluationError
 

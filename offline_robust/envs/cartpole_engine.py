@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from offline_robust.environment import make_env
 from offline_robust.envs.cartpole import START
 from offline_robust.envs.perturbations import FloatArray, Perturbation
-from offline_robust.envs.systems import System, open_physics, perturb
+from offline_robust.envs.physics import open_physics, perturb
+from offline_robust.envs.systems import System
 
 _PARAMETERS = ("gravity", "force_mag", "length", "pole_mass", "cart_mass", "dt", "start_angle")
 

@@ -10,7 +10,7 @@ from offline_robust.environment.making import CONTINUOUS_CARTPOLE
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.cartpole import START
 from offline_robust.envs.perturbations import Mode, ParameterSpec, register_parameter
-from offline_robust.envs.systems import AttributePhysics, Physics, register_physics
+from offline_robust.envs.physics import AttributePhysics, Physics, register_physics
 
 GYMNASIUM_CARTPOLES = ("CartPole-v0", "CartPole-v1")
 CARTPOLES = (*GYMNASIUM_CARTPOLES, CONTINUOUS_CARTPOLE)

@@ -11,7 +11,7 @@ import numpy as np
 
 from offline_robust.environment.wrappers import Env
 from offline_robust.envs.perturbations import FloatArray, Mode, ParameterSpec, register_parameter, registered
-from offline_robust.envs.systems import Physics, register_physics
+from offline_robust.envs.physics import Physics, register_physics
 
 LUNAR_LANDERS = ("LunarLander-v3", "LunarLanderContinuous-v3")
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_robust.envs.pendulum import square
+from offline_robust.envs.scalar_power import square
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]

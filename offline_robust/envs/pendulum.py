@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from offline_robust.environment import make_env
 from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
-from offline_robust.envs.systems import AttributePhysics, System, perturb
+from offline_robust.envs.physics import AttributePhysics, perturb
+from offline_robust.envs.scalar_power import square
+from offline_robust.envs.systems import System
 
 _START = np.array([np.pi, 1.0])
 """Half-widths of the uniform start: angle (rad) and angular velocity (rad/s)."""
@@ -90,14 +92,6 @@ class BatchedPendulum:
 
     def _observe(self) -> NDArray[np.float32]:
         return np.stack([np.cos(self._angle), np.sin(self._angle), self._speed], 1).astype(np.float32)
-
-
-def square(x: NDArray[Any]) -> NDArray[Any]:
-    """Element-wise square (N,) through the scalar power, as Gymnasium computes it; keeps the dtype.
-
-    It rounds differently from ``x * x`` about once in a thousand.
-    """
-    return np.array([value**2 for value in x], x.dtype)
 
 
 def _register(name: str, unit: str, high: float, attribute: str, meaning: str) -> None:
