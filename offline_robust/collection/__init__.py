@@ -7,12 +7,12 @@ from offline_robust.collection.cards import dataset_card, policy_card
 from offline_robust.collection.collect import collect
 from offline_robust.collection.from_recipe import collect_recipe, make_dataset, make_recipe
 from offline_robust.collection.own import own_recipe
-from offline_robust.collection.recipes import Change, Part, Recipe, load_recipe
+from offline_robust.collection.recipes import Change, Recipe, RecipePart, load_recipe
 
 __all__ = [
     "Change",
-    "Part",
     "Recipe",
+    "RecipePart",
     "collect",
     "collect_recipe",
     "dataset_card",

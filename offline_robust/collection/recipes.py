@@ -38,7 +38,7 @@ class Change(_Model):
         return Perturbation(self.parameter, self.level, self.mode)
 
 
-class Part(_Model):
+class RecipePart(_Model):
     """One behaviour and the rows it gives. Unknown keys are refused."""
 
     transitions: int = Field(ge=1, le=_MAX_ROWS)
@@ -76,12 +76,12 @@ class Recipe(_Model):
     larger: dict[str, int] = Field(default_factory=dict)
     """Other sizes: ``1m: 1000000`` makes ``<name>-1m`` known, the same recipe with so many rows."""
     transitions: int | None = Field(default=None, ge=1, le=_MAX_ROWS)
-    """This and the following: see `Part`. They are left out where there are ``parts``."""
+    """This and the following: see `RecipePart`. They are left out where there are ``parts``."""
     policy: str | None = None
     epsilon: float | None = Field(default=None, ge=0.0, le=1.0)
     stochastic: bool = False
     perturb: list[Change] = Field(default_factory=list)
-    parts: list[Part] | None = Field(default=None, min_length=1, max_length=100)
+    parts: list[RecipePart] | None = Field(default=None, min_length=1, max_length=100)
     """A mixture: parts one after the other, with random streams of their own."""
 
     @model_validator(mode="after")
@@ -90,7 +90,7 @@ class Recipe(_Model):
             refuse_code(self.env_id, self.env_kwargs)
         except CodeRefused as error:
             raise ValueError(f"env_id: {error}") from None
-        single = {key for key in Part.model_fields if key in self.model_fields_set}
+        single = {key for key in RecipePart.model_fields if key in self.model_fields_set}
         if self.parts is not None and single:
             raise ValueError(f"{', '.join(sorted(single))}: belongs into the parts where there are parts")
         if self.parts is None and (self.transitions is None or self.epsilon is None):
@@ -103,12 +103,12 @@ class Recipe(_Model):
         return self
 
     @property
-    def mixture(self) -> list[Part]:
+    def mixture(self) -> list[RecipePart]:
         """The parts; a single one where the recipe has no ``parts``."""
         if self.parts is not None:
             return self.parts
-        own = {key: getattr(self, key) for key in Part.model_fields}
-        return [Part.model_construct(**own)]
+        own = {key: getattr(self, key) for key in RecipePart.model_fields}
+        return [RecipePart.model_construct(**own)]
 
     @property
     def environment(self) -> EnvironmentSpec:
@@ -209,4 +209,4 @@ def _known(place: list[str]) -> Iterable[str]:
     names = [item for item in place if not item.isdigit()]
     if not names:
         return Recipe.model_fields
-    return Change.model_fields if names[-1] == "perturb" else Part.model_fields
+    return Change.model_fields if names[-1] == "perturb" else RecipePart.model_fields

@@ -13,7 +13,7 @@ from offline_robust.datasets.findings import FileProblem, refusal
 from offline_robust.datasets.hdf5 import Budget
 from offline_robust.datasets.logged import Array, Logged
 from offline_robust.datasets.spaces import MAX_JSON
-from offline_robust.datasets.tables import Plan, cells, plan_columns, read_table
+from offline_robust.datasets.tables import ColumnPlan, cells, plan_columns, read_table
 from offline_robust.errors import MissingExtra
 from offline_robust.untrusted import open_regular, parse_json
 
@@ -120,7 +120,7 @@ def read_jsonl(path: Path) -> Logged:
     """
     where = str(path)
     _refuse_large(path)
-    plan: Plan | None = None
+    plan: ColumnPlan | None = None
     parts: dict[int, list[Array]] = {}
     held: dict[int, list[Any]] = {}
     count = 0

@@ -42,7 +42,7 @@ class _Column:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ColumnPlan:
     """Which columns of a table hold which array."""
 
     arrays: Mapping[str, tuple[int, ...]]
@@ -58,7 +58,7 @@ class Plan:
         return sorted({place for places in self.arrays.values() for place in places})
 
 
-def plan_columns(where: str, names: Sequence[Hashable]) -> Plan:
+def plan_columns(where: str, names: Sequence[Hashable]) -> ColumnPlan:
     """Finds the columns of every array.
 
     Raises:
@@ -92,10 +92,10 @@ def plan_columns(where: str, names: Sequence[Hashable]) -> Plan:
             arrays[name] = (found[0],)
     used = {place for places in arrays.values() for place in places}
     unread = (label for place, label in enumerate(labels) if place not in used and not label.startswith(_INDEX))
-    return Plan(arrays, labels, tuple(unread))
+    return ColumnPlan(arrays, labels, tuple(unread))
 
 
-def read_table(where: str, plan: Plan, column: Callable[[int], Array], form: str) -> Logged:
+def read_table(where: str, plan: ColumnPlan, column: Callable[[int], Array], form: str) -> Logged:
     """The rows of a table.
 
     Args:

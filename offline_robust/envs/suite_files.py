@@ -11,8 +11,8 @@ from offline_robust.envs.suites import (
     MAX_TOGETHER,
     Axis,
     Condition,
-    Part,
     Suite,
+    SuiteBlock,
     grid,
     parse_levels,
     sweeps,
@@ -78,7 +78,7 @@ def _suite(content: Any) -> Suite:
     return Suite(name, tuple(parts), source, inert == "allowed")
 
 
-def _part(block: Any, what: str, before: int) -> Part:
+def _part(block: Any, what: str, before: int) -> SuiteBlock:
     """The conditions of a block, counted as they are made; there are ``before`` of them in the blocks before."""
     _keys(block, what, required=(), optional=("env_ids", *_KINDS))
     env_ids = block.get("env_ids", [])
@@ -97,7 +97,7 @@ def _part(block: Any, what: str, before: int) -> Part:
         raise EvaluationError(
             f"{what} brings it to {before + len(conditions):,} conditions, at most {MAX_CONDITIONS:,} are allowed"
         )
-    return Part(tuple(conditions), tuple(env_ids))
+    return SuiteBlock(tuple(conditions), tuple(env_ids))
 
 
 def _axes(entries: Any, what: str) -> list[Axis]:

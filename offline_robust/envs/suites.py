@@ -95,7 +95,7 @@ def grid(axes: Sequence[Axis]) -> tuple[Condition, ...]:
 
 
 @dataclass(frozen=True)
-class Part:
+class SuiteBlock:
     """The conditions of a suite for some environments; no ids mean every one."""
 
     conditions: tuple[Condition, ...]
@@ -114,14 +114,14 @@ class Suite:
     """
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[SuiteBlock, ...]
     source: str = ""
     inert: bool = False
 
     @classmethod
     def of(cls, name: str, conditions: Iterable[Condition], **fields: Any) -> Suite:
         """A suite for every environment."""
-        return cls(name, (Part(tuple(conditions)),), **fields)
+        return cls(name, (SuiteBlock(tuple(conditions)),), **fields)
 
     @property
     def env_ids(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Cell:
+class SheetCell:
     """One cell of a table.
 
     Attributes:
@@ -45,7 +45,7 @@ class Sheet:
     """
 
     heads: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Sequence[SheetCell | str]]
     classes: Sequence[str] = ()
     kind: str = ""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from offline_robust.reports.analysis import Analysis
-from offline_robust.reports.blocks import Block, Cell, Heading, Para, Sheet
+from offline_robust.reports.blocks import Block, Heading, Para, Sheet, SheetCell
 from offline_robust.reports.records import RunRecord, numbers
 from offline_robust.reports.tables import name_cell
 from offline_robust.reports.text import number, span
@@ -33,7 +33,7 @@ def cost_section(known: Analysis, records: Sequence[RunRecord], level: int = 2) 
     kept = [key for key in COSTS if table[key].notna().any()]
     if not kept:
         return []
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     for learner, own in table.groupby("learner", sort=False):
         cells = [_cell(own[key].dropna()) for key in kept]
         steps = own["steps"].dropna()
@@ -47,8 +47,8 @@ def cost_section(known: Analysis, records: Sequence[RunRecord], level: int = 2) 
     return [Heading("Training cost", level), Sheet(heads, rows), Para(note, "note")]
 
 
-def _cell(values: pd.Series[float]) -> Cell:
+def _cell(values: pd.Series[float]) -> SheetCell:
     if values.empty:
-        return Cell("–")
+        return SheetCell("–")
     low, high = float(values.min()), float(values.max())
-    return Cell(number(float(values.mean())), (span(low, high),) if len(values) > 1 else ())
+    return SheetCell(number(float(values.mean())), (span(low, high),) if len(values) > 1 else ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from offline_robust.reports.blocks import Block, Box, Cell, Code, Folded, Heading, Links, Para, Picture, Sheet
+from offline_robust.reports.blocks import Block, Box, Code, Folded, Heading, Links, Para, Picture, Sheet, SheetCell
 from offline_robust.reports.canvas import svg
 from offline_robust.reports.style import CSS
 from offline_robust.reports.text import clean, safe
@@ -79,15 +79,15 @@ def _table(block: Sheet) -> str:
     return f'<div class="scroll" tabindex="0"><table{style}>{top}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _td(cell: Cell | str) -> str:
+def _td(cell: SheetCell | str) -> str:
     return f"<td{_kind(cell)}>{_cell(cell)}</td>"
 
 
-def _kind(cell: Cell | str | None) -> str:
-    return ' class="long"' if isinstance(cell, Cell) and cell.long else ""
+def _kind(cell: SheetCell | str | None) -> str:
+    return ' class="long"' if isinstance(cell, SheetCell) and cell.long else ""
 
 
-def _cell(cell: Cell | str) -> str:
+def _cell(cell: SheetCell | str) -> str:
     if isinstance(cell, str):
         return safe(cell, _CELL)
     swatch = f'<span class="swatch" style="background:{cell.colour}"></span>' if cell.colour else ""

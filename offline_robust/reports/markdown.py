@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from offline_robust.reports.blocks import Block, Box, Cell, Code, Folded, Heading, Links, Para, Picture, Sheet
+from offline_robust.reports.blocks import Block, Box, Code, Folded, Heading, Links, Para, Picture, Sheet, SheetCell
 from offline_robust.reports.text import clean
 
 _CELL, _PARAGRAPH, _CODE = 2_000, 3_000, 200_000
@@ -79,7 +79,7 @@ def _row(cells: Sequence[str], width: int) -> str:
     return "| " + " | ".join([*cells, *([" "] * (width - len(cells)))]) + " |"
 
 
-def _cell(cell: Cell | str) -> str:
+def _cell(cell: SheetCell | str) -> str:
     if isinstance(cell, str):
         return escaped(cell, _CELL) or " "
     parts = [escaped(cell.text, _CELL)]

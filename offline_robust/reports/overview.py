@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from offline_robust.evaluation.ranking import across
 from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.reports.analysis import Analysis
-from offline_robust.reports.blocks import Block, Box, Cell, Heading, Links, Para, Picture, Sheet
+from offline_robust.reports.blocks import Block, Box, Heading, Links, Para, Picture, Sheet, SheetCell
 from offline_robust.reports.curves import draw_profiles
-from offline_robust.reports.parts import Part
+from offline_robust.reports.parts import ReportPart
 from offline_robust.reports.tables import interval_cell, name_cell
 from offline_robust.reports.text import clean, headline, number, score_words
 
 
-def overview(parts: Sequence[Part], scores: Mapping[str, ScoreReference], command: str) -> list[Block]:
+def overview(parts: Sequence[ReportPart], scores: Mapping[str, ScoreReference], command: str) -> list[Block]:
     """Findings, a table of raw returns, and, where every environment has a named reference, scores over all parts.
 
     Args:
@@ -43,10 +43,10 @@ def overview(parts: Sequence[Part], scores: Mapping[str, ScoreReference], comman
     return blocks
 
 
-def _returns(learners: Sequence[str], parts: Sequence[Part]) -> Sheet:
-    rows: list[list[Cell | str]] = []
+def _returns(learners: Sequence[str], parts: Sequence[ReportPart]) -> Sheet:
+    rows: list[list[SheetCell | str]] = []
     for learner in learners:
-        row: list[Cell | str] = [name_cell(_whole(parts, learners), learner)]
+        row: list[SheetCell | str] = [name_cell(_whole(parts, learners), learner)]
         for part in parts:
             own = part.known.summary[part.known.summary["learner"] == learner]
             at = {cell["statistic"]: cell for cell in own.to_dict("records")}
@@ -55,13 +55,13 @@ def _returns(learners: Sequence[str], parts: Sequence[Part]) -> Sheet:
                 continue
             cell = interval_cell(at["mean"])
             nominal = f"nominal {number(float(at['nominal']['value']))}"
-            row.append(Cell(cell.text, (*cell.below, nominal)))
+            row.append(SheetCell(cell.text, (*cell.below, nominal)))
         rows.append(row)
     return Sheet(["Learner", *(part.name for part in parts)], rows)
 
 
 def _scores(
-    parts: Sequence[Part], learners: Sequence[str], scores: Mapping[str, ScoreReference], command: str
+    parts: Sequence[ReportPart], learners: Sequence[str], scores: Mapping[str, ScoreReference], command: str
 ) -> list[Block]:
     known = _whole(parts, learners)
     table, curves = across(
@@ -69,10 +69,10 @@ def _scores(
     )
     if table.empty:
         return []
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     for learner, own in table.groupby("learner", sort=False):
         at = {row["statistic"]: row for row in own.to_dict("records")}
-        cells = [interval_cell(at["nominal"]) if "nominal" in at else Cell("–"), interval_cell(at["suite"])]
+        cells = [interval_cell(at["nominal"]) if "nominal" in at else SheetCell("–"), interval_cell(at["suite"])]
         rows.append([name_cell(known, str(learner)), str(at["suite"]["trainings"]), *cells])
     named = " and ".join(dict.fromkeys(f"'{scores[part.env_id].name}'" for part in parts))
     caption = (
@@ -94,6 +94,6 @@ def _scores(
     ]
 
 
-def _whole(parts: Sequence[Part], learners: Sequence[str]) -> Analysis:
+def _whole(parts: Sequence[ReportPart], learners: Sequence[str]) -> Analysis:
     """For the places, and so the colours, of all learners."""
     return Analysis(parts[0].known.results, tuple(learners))

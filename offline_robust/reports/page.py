@@ -15,7 +15,7 @@ from offline_robust.reports.analysis import Analysis
 from offline_robust.reports.blocks import Block, Box, Code, Folded, Heading, Para, Picture, Sheet, pictures
 from offline_robust.reports.costs import cost_section
 from offline_robust.reports.overview import overview
-from offline_robust.reports.parts import Part, split
+from offline_robust.reports.parts import ReportPart, split
 from offline_robust.reports.pictures import profile_picture, return_pictures, training_pictures
 from offline_robust.reports.records import RunRecord
 from offline_robust.reports.setup import model_section, setup_section
@@ -47,7 +47,7 @@ class Report:
 
     heading: str
     blocks: list[Block]
-    parts: list[Part]
+    parts: list[ReportPart]
 
 
 def write_report(
@@ -135,7 +135,7 @@ def _check_size(results: Results) -> None:
             )
 
 
-def _system(parts: Sequence[Part]) -> str:
+def _system(parts: Sequence[ReportPart]) -> str:
     """What was evaluated, for the title."""
     return "perturbed" if any(part.known.perturbed for part in parts) else "on the nominal system"
 
@@ -156,7 +156,7 @@ def _latest(results: Results) -> list[Block]:
     ]
 
 
-def _opening(part: Part) -> list[Block]:
+def _opening(part: ReportPart) -> list[Block]:
     known = part.known
     trainings = sorted({len(cube.trainings) for cube in known.cubes.values()})
     counts = "–".join(str(n) for n in dict.fromkeys((trainings[0], trainings[-1])))
@@ -176,7 +176,7 @@ def _opening(part: Part) -> list[Block]:
     return [*blocks, Box("caution", warnings)] if warnings else blocks
 
 
-def _body(part: Part, baseline: str | None, score: ScoreReference | None, command: str) -> list[Block]:
+def _body(part: ReportPart, baseline: str | None, score: ScoreReference | None, command: str) -> list[Block]:
     known = part.known
     blocks = standing_section(known, score)
     shown = return_pictures(part, command)

@@ -13,7 +13,7 @@ from offline_robust.reports.trained_on import data_names, data_of
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportPart:
     """One environment, and one dataset where learners were trained on several.
 
     Attributes:
@@ -31,7 +31,9 @@ class Part:
     records: tuple[RunRecord, ...]
 
 
-def split(results: Results, records: Sequence[RunRecord], datasets: Mapping[str, str] | None = None) -> list[Part]:
+def split(
+    results: Results, records: Sequence[RunRecord], datasets: Mapping[str, str] | None = None
+) -> list[ReportPart]:
     """The parts of a table, in order of appearance.
 
     Returns of different environments have nothing in common, and learners are told apart on one dataset only. Datasets
@@ -57,7 +59,7 @@ def split(results: Results, records: Sequence[RunRecord], datasets: Mapping[str,
     place = dict(zip(zip(runs["run"], runs["env_id"], strict=True), keys, strict=True))
     order = list(dict.fromkeys(keys))
     if len(order) == 1:
-        return [Part(order[0][0], "", order[0][0], Analysis(results), tuple(named))]
+        return [ReportPart(order[0][0], "", order[0][0], Analysis(results), tuple(named))]
     at = [place[pair] for pair in zip(frame["run"], frame["env_id"], strict=True)]
     learners = tuple(results.learners)
     found = []
@@ -69,7 +71,7 @@ def split(results: Results, records: Sequence[RunRecord], datasets: Mapping[str,
         only = {of.get(str(run), "") for run in members} - {""}
         title = f"{env_id} · {name or next(iter(only))}" if name or len(only) == 1 else env_id
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:50]
-        found.append(Part(title, f"{number}-{slug}", env_id, Analysis(own, learners), kept))
+        found.append(ReportPart(title, f"{number}-{slug}", env_id, Analysis(own, learners), kept))
     return found
 
 

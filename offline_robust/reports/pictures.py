@@ -14,7 +14,7 @@ from offline_robust.reports.figures import (
     level_data,
     level_figure,
 )
-from offline_robust.reports.parts import Part
+from offline_robust.reports.parts import ReportPart
 from offline_robust.reports.text import clean
 
 _LEVELS = "Mean return at each level with its 95 % band; the dashed line is the nominal system."
@@ -34,7 +34,7 @@ _TRAINING = (
 )
 
 
-def return_pictures(part: Part, command: str) -> list[Picture]:
+def return_pictures(part: ReportPart, command: str) -> list[Picture]:
     """Returns against level, their differences, heat maps; those that the conditions allow."""
     known = part.known
     thin = any(len(cube.trainings) > 1 for cube in known.cubes.values()) and len(known.cubes) <= 4
@@ -54,7 +54,7 @@ def return_pictures(part: Part, command: str) -> list[Picture]:
     return found
 
 
-def profile_picture(part: Part, command: str) -> Picture:
+def profile_picture(part: ReportPart, command: str) -> Picture:
     """The performance profile of every learner."""
     known = part.known
     figure, narrow = profile_figure(known), profile_figure(known, narrow=True)
@@ -62,7 +62,7 @@ def profile_picture(part: Part, command: str) -> Picture:
     return Picture(key, "Performance profile", _PROFILE, figure, known.profiles, narrow, command=command)
 
 
-def training_pictures(part: Part) -> list[Picture]:
+def training_pictures(part: ReportPart) -> list[Picture]:
     """Learning curves, dual variables and the nominal model's losses, where the runs have them."""
     commands = list(dict.fromkeys(str(record.meta.get("command", "")) for record in part.records))
     commands = [clean(line, 300) for line in commands if line.strip()]
@@ -79,6 +79,6 @@ def training_pictures(part: Part) -> list[Picture]:
     return found
 
 
-def file_key(part: Part, key: str) -> str:
+def file_key(part: ReportPart, key: str) -> str:
     """Names a part's picture: unique in the report, and in its folder of figures."""
     return f"{part.key}-{key}" if part.key else key

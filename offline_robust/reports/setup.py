@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from offline_robust.evaluation.results import Results
-from offline_robust.reports.blocks import Block, Box, Cell, Code, Folded, Heading, Para, Sheet
+from offline_robust.reports.blocks import Block, Box, Code, Folded, Heading, Para, Sheet, SheetCell
 from offline_robust.reports.records import RunRecord, numbers
 from offline_robust.reports.text import clean, number
 
@@ -139,7 +139,7 @@ def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> list[Bl
     columns = {key: numbers(model.get(key)) for key in ("rmse", "step_std", "relative_error", "spread")}
     given = model.get("names")
     names = [clean(name, 60) for name in given] if isinstance(given, list) else []
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     for k in range(max([len(names), *(len(values) for values in columns.values())])):
         found = [values[k] if k < len(values) else float("nan") for values in columns.values()]
         name = names[k] if k < len(names) else f"dimension {k}"
@@ -148,7 +148,7 @@ def _model(record: RunRecord, model: Mapping[str, Any], folded: bool) -> list[Bl
     parts: list[Block] = []
     if rows:
         parts.append(Sheet(heads, rows))
-    facts: list[list[Cell | str]] = []
+    facts: list[list[SheetCell | str]] = []
     coverage = _object(model.get("coverage"))
     pairs = list(zip(numbers(coverage.get("nominal")), numbers(coverage.get("observed")), strict=False))
     if pairs:
@@ -169,7 +169,7 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _run_row(record: RunRecord) -> list[Cell | str]:
+def _run_row(record: RunRecord) -> list[SheetCell | str]:
     meta, data = record.meta, _object(record.meta.get("dataset"))
 
     def count(value: Any, form: str) -> str:
@@ -181,7 +181,7 @@ def _run_row(record: RunRecord) -> list[Cell | str]:
         clean(record.learner or "–", 60),
         clean(meta.get("seed", "–"), 20),
         clean(data.get("name", "–"), 60),
-        Cell(clean(data.get("fingerprint", "–"), 20), code=True),
+        SheetCell(clean(data.get("fingerprint", "–"), 20), code=True),
         count(data.get("transitions"), ",.0f"),
         count(data.get("episodes"), ",.0f"),
         count(meta.get("training_minutes"), ".1f"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.reports.analysis import Analysis
-from offline_robust.reports.blocks import Block, Cell, Heading, Para, Sheet
+from offline_robust.reports.blocks import Block, Heading, Para, Sheet, SheetCell
 from offline_robust.reports.tables import interval_cell, name_cell
 from offline_robust.reports.text import clean, listed, number, scored, span
 
@@ -82,9 +82,9 @@ def trainings_section(known: Analysis, score: ScoreReference | None) -> list[Blo
     several = len(known.learners) > 1
     heads = ["Learner", "Trainings", "IQM of trainings × conditions"]
     heads += [f"P(better than {clean(name, 40)})" for name in known.learners] if several else []
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     for learner in known.learners:
-        row: list[Cell | str] = [
+        row: list[SheetCell | str] = [
             name_cell(known, learner),
             str(iqms[learner]["trainings"]),
             interval_cell(iqms[learner], score),
@@ -102,7 +102,7 @@ def trainings_section(known: Analysis, score: ScoreReference | None) -> list[Blo
     return [Sheet(heads, rows), Para(note if several else note.split(" P(better)")[0], "note")]
 
 
-def _row(known: Analysis, row: Row, score: ScoreReference | None) -> list[Cell | str]:
+def _row(known: Analysis, row: Row, score: ScoreReference | None) -> list[SheetCell | str]:
     where = {"nominal": "Nominal system", "all": "All conditions", "worst": "Worst condition"}
     label = where.get(row["scope"], clean(row["label"], 120))
     low, high = row["difference_low"], row["difference_high"]
@@ -112,9 +112,9 @@ def _row(known: Analysis, row: Row, score: ScoreReference | None) -> list[Cell |
         str(row["conditions"]),
         name_cell(known, row["learner"]),
         interval_cell(row, score),
-        Cell(number(row["difference"], True) + (" ▲" if low > 0 else ""), lead),
-        Cell(clean(row["next"], 60), long=True),
-        Cell(_names(row["tied"], "–"), long=True),
+        SheetCell(number(row["difference"], True) + (" ▲" if low > 0 else ""), lead),
+        SheetCell(clean(row["next"], 60), long=True),
+        SheetCell(_names(row["tied"], "–"), long=True),
     ]
 
 
@@ -128,11 +128,11 @@ def _said(row: Row) -> str:
     return f"{ahead}; not told apart from it: {_names(row['tied'])}." if row["tied"] else f"{ahead}."
 
 
-def _chance(row: Row | None) -> Cell | str:
+def _chance(row: Row | None) -> SheetCell | str:
     if row is None:
         return "–"
     mark = " ▲" if row["low"] > 0.5 else " ▼" if row["high"] < 0.5 else ""
-    return Cell(f"{100 * row['value']:.0f} %{mark}", (f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",))
+    return SheetCell(f"{100 * row['value']:.0f} %{mark}", (f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",))
 
 
 def _names(names: tuple[str, ...], none: str = "") -> str:

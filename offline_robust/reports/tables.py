@@ -11,7 +11,7 @@ import pandas as pd
 from offline_robust.evaluation.levels import QUARTILES, far, moving
 from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.reports.analysis import Analysis
-from offline_robust.reports.blocks import Block, Cell, Folded, Heading, Para, Sheet
+from offline_robust.reports.blocks import Block, Folded, Heading, Para, Sheet, SheetCell
 from offline_robust.reports.canvas import colour
 from offline_robust.reports.text import STATISTICS, clean, far_words, number, score_words, scored, span, statistics_of
 
@@ -39,7 +39,7 @@ def summary_sheet(known: Analysis, score: ScoreReference | None = None) -> Sheet
     """A row per learner, a column per statistic."""
     summary, means = known.summary, known.means
     kept = statistics_of(known)
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     for learner in known.learners:
         cells = {row["statistic"]: row for row in summary[summary["learner"] == learner].to_dict("records")}
         own = means[means["learner"] == learner]
@@ -61,7 +61,7 @@ def differences_section(known: Analysis, baseline: str | None, score: ScoreRefer
     columns: list[list[Row]] = [[*known.compare(a, b).to_dict("records")] for a, b in pairs]
     names = {"overall": "All conditions", "nominal": "Nominal", "far": f"Far ({far_words(known)})"}
     names |= {"far below": "Far, below nominal only", "far above": "Far, above nominal only"}
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     classes = []
     if not known.perturbed:  # all conditions, and each, are the nominal one
         columns = [[row for row in column if row["scope"] == "nominal"] for column in columns]
@@ -86,26 +86,26 @@ def differences_section(known: Analysis, baseline: str | None, score: ScoreRefer
     return [*blocks, Para(note, "note")]
 
 
-def interval_cell(row: Row, score: ScoreReference | None = None, signed: bool = False, more: str = "") -> Cell:
+def interval_cell(row: Row, score: ScoreReference | None = None, signed: bool = False, more: str = "") -> SheetCell:
     """A cell: the value and, below it, its interval and score; a difference is marked where it excludes zero."""
     value, low, high = (float(row[key]) for key in ("difference" if signed else "value", "low", "high"))
     if not math.isfinite(value):
-        return Cell("–")
+        return SheetCell("–")
     mark = (" ▲" if low > 0 else " ▼" if high < 0 else "") if signed else ""
     below = (span(low, high, signed), *scored(value, low, high, score, signed))
-    return Cell(number(value, signed) + mark, below, where=more)
+    return SheetCell(number(value, signed) + mark, below, where=more)
 
 
-def name_cell(known: Analysis, learner: str) -> Cell:
+def name_cell(known: Analysis, learner: str) -> SheetCell:
     """A learner's name with its colour."""
-    return Cell(clean(learner, 60), colour=colour(known.place(learner)))
+    return SheetCell(clean(learner, 60), colour=colour(known.place(learner)))
 
 
 def _per_parameter(known: Analysis, score: ScoreReference | None) -> list[Block]:
     found = known.parameters
     if found["parameter"].nunique() < 2:
         return []
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     classes = []
     for (parameter, mode), group in found.groupby(["parameter", "mode"], sort=False):
         rows.append([clean(f"{parameter} ({mode})", 120), "", ""])
@@ -141,14 +141,14 @@ def _severity(known: Analysis, score: ScoreReference | None) -> list[Block]:
 
 
 def _severity_sheet(known: Analysis, found: pd.DataFrame, score: ScoreReference | None) -> Sheet:
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     classes = []
     words = {"both": "Both sides", "below": "Below nominal", "above": "Above nominal"}
     quartiles = [*range(1, QUARTILES + 1), 0]
     for side, label in words.items():
         group = found[found["side"] == side]
         counts = dict(zip(group["quartile"], group["conditions"], strict=True))
-        small = [Cell("", (f"{counts[q]} condition{'' if counts[q] == 1 else 's'}",)) for q in quartiles]
+        small = [SheetCell("", (f"{counts[q]} condition{'' if counts[q] == 1 else 's'}",)) for q in quartiles]
         rows.append([label, *small])
         classes.append("total")
         for learner, own in group.groupby("learner", sort=False):
@@ -164,7 +164,7 @@ def _by_level(known: Analysis, score: ScoreReference | None) -> list[Block]:
     conditions, distant = first.conditions, far(first.conditions, first.environment)
     moves = moving(conditions)
     by_label = {label: group.to_dict("records") for label, group in known.means.groupby("condition", sort=False)}
-    rows: list[list[Cell | str]] = []
+    rows: list[list[SheetCell | str]] = []
     classes = []
     for k, label in enumerate(conditions["condition"]):
         at = {row["learner"]: row for row in by_label[label]}

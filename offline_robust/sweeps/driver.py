@@ -73,7 +73,7 @@ class CellState:
         return facts | ({"error": self.said} if self.said else {})
 
 
-Progress = Callable[[Sequence[CellState]], None]
+SweepProgress = Callable[[Sequence[CellState]], None]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def run_sweep(
     chosen: Sequence[Cell] | None = None,
     engine_name: str = "local",
     jobs: int | None = None,
-    progress: Progress | None = None,
+    progress: SweepProgress | None = None,
     command: str = "",
     score: str | None = None,
     download: bool = False,
