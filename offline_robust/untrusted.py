@@ -81,6 +81,15 @@ def parse_json(text: str | bytes, most: int | None = None) -> Any:
     return value
 
 
+def readable_object(folder: Path, name: str, most: int) -> dict[str, Any]:
+    """What a file inside a folder says, a JSON object; nothing where it is missing, damaged or larger than ``most``."""
+    try:
+        content = parse_json(read_regular(within(folder, name), most))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _whole(text: str) -> int:
     # Python would take thousands of digits, and the first float or numpy array made of them would fail far from here.
     if len(text) > 20 or not -(2**63) <= int(text) < 2**64:

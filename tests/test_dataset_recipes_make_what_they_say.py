@@ -131,9 +131,9 @@ def test_the_card_s_figures_are_those_of_the_data(tmp_path: Path) -> None:
     [
         ({"epsilonn": 1.0}, "unknown key 'epsilonn'; did you mean 'epsilon'"),
         ({"epsilon": 2.0}, "epsilon: Input should be less than or equal to 1"),
-        ({"epsilon": None}, "epsilon: Field required (or parts)"),
+        ({"epsilon": None}, "epsilon: missing (or parts)"),
         ({"transitions": "many"}, "transitions"),
-        ({"seed": None}, "seed: Field required"),
+        ({"seed": None}, "seed: missing"),
         ({"name": "../x"}, "name"),
         ({"env_id": "os:Pendulum-v1"}, "env_id"),
         ({"parts": [{"epsilon": 0.0, "transitions": 9}]}, "epsilon, transitions: belongs into the parts"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,6 +28,7 @@ from offline_robust.envs import (
 )
 from offline_robust.errors import DatasetError
 from offline_robust.networks import Policy
+from offline_robust.process import one_thread
 from offline_robust.untrusted import free_memory
 
 CollectionProgress = Callable[[int], None]
@@ -90,7 +90,7 @@ def collect(
     acting = _perturbations(of, [perturb] if isinstance(perturb, str) else perturb)
     behaviour = Behaviour(policy, action_space, epsilon, stochastic, seed, part)
     rows = _Rows(transitions, observation_space, action_space)
-    with _one_thread():
+    with one_thread():
         _fill(rows, of, acting, behaviour, parallel, progress)
     about = {
         "source": "collect",
@@ -288,14 +288,3 @@ def one_level(text: str) -> Perturbation:
     if len(axis.levels) != 1:
         raise DatasetError(f"{text!r}: data are collected at one level, as in {axis.parameter}=0.85")
     return axis.perturbations()[0][0]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small forwards are fastest, and always rounded alike, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -6,7 +6,6 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from offline_robust.files import recover, write_bytes, write_text
 from offline_robust.locks import writing
 from offline_robust.networks import Policy, load_policy
 from offline_robust.plain_yaml import dump_yaml
-
-_PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
+from offline_robust.process import versions
 
 
 def make_dataset(
@@ -158,7 +156,8 @@ def _about(recipe: Recipe, files: Sequence[Path | None], made: Sequence[Transiti
         sha = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
         resolved = {"policy": _title(part), "perturb": data.provenance["perturb"], "policy_sha256": sha}
         parts.append({**part.model_dump(), **resolved})
-    return {"collection": {"seed": recipe.seed, "parts": parts, "versions": _versions()}}
+    made_with = {"python": platform.python_version(), "machine": platform.machine(), **versions()}
+    return {"collection": {"seed": recipe.seed, "parts": parts, "versions": made_with}}
 
 
 def _write(
@@ -216,13 +215,3 @@ def _algorithm(part: RecipePart) -> str:
     drawn = ", sampled" if part.stochastic else ""
     changed = "".join(f", {change.perturbation().label}" for change in part.perturb)
     return f"{_title(part) or 'random'}{drawn}, epsilon {part.epsilon:g}{changed}"
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

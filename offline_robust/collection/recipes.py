@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from offline_robust.datasets.sources import bundled_names, find_recipe, policy_path, read_recipe
 from offline_robust.environment import EnvironmentSpec, imported, make_spec
 from offline_robust.envs import Perturbation
-from offline_robust.errors import ConfigError, DatasetNotFound, nearest
+from offline_robust.errors import DatasetNotFound, nearest
+from offline_robust.settings import Settings, validated
 from offline_robust.untrusted import CodeRefused, refuse_code
 
 _MAX_ROWS = 100_000_000
 _SIZE = re.compile(r"\d+[km]")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _Strict(Settings):
+    model_config = ConfigDict(strict=True)
 
 
-class Change(_Model):
+class Change(_Strict):
     """One parameter of the physics at another level during all of the collection; see `Perturbation`."""
 
     parameter: str
@@ -38,7 +39,7 @@ class Change(_Model):
         return Perturbation(self.parameter, self.level, self.mode)
 
 
-class RecipePart(_Model):
+class RecipePart(_Strict):
     """One behaviour and the rows it gives. Unknown keys are refused."""
 
     transitions: int = Field(ge=1, le=_MAX_ROWS)
@@ -54,7 +55,7 @@ class RecipePart(_Model):
     """Physics that differ from the nominal ones."""
 
 
-class Recipe(_Model):
+class Recipe(_Strict):
     """How a dataset is made: one behaviour, or several in ``parts``. Unknown keys are refused."""
 
     name: str = Field(pattern=r"^[a-z0-9][-a-z0-9_]*$", max_length=100)
@@ -94,7 +95,7 @@ class Recipe(_Model):
         if self.parts is not None and single:
             raise ValueError(f"{', '.join(sorted(single))}: belongs into the parts where there are parts")
         if self.parts is None and (self.transitions is None or self.epsilon is None):
-            raise ValueError(f"{'transitions' if self.transitions is None else 'epsilon'}: Field required (or parts)")
+            raise ValueError(f"{'transitions' if self.transitions is None else 'epsilon'}: missing (or parts)")
         for size, rows in self.larger.items():
             if not _SIZE.fullmatch(size):
                 raise ValueError(f"larger.{size}: sizes are called like 500k or 1m")
@@ -182,31 +183,9 @@ def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         ConfigError: names the first wrong key.
     """
-    try:
-        return Recipe(**content)
-    except ValidationError as error:
-        # A mistyped key also makes the right one missing: the typing error is what to tell.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        raise ConfigError(f"{where}: {_said(first)}") from None
+    return validated(Recipe, content, where)
 
 
 def policies(recipe: Recipe, beside: Path) -> list[Path | None]:
     """The policy file of each part, None where it acts at random; paths are seen from the folder ``beside``."""
     return [None if part.policy is None else policy_path(part.policy, beside) for part in recipe.mixture]
-
-
-def _said(error: Any) -> str:
-    """One of pydantic's findings in the words of this library."""
-    place = [str(item) for item in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        return f"unknown key '{'.'.join(place)}'{nearest(place[-1], _known(place[:-1]))}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(place)}: {message}" if place else message
-
-
-def _known(place: list[str]) -> Iterable[str]:
-    """The keys of the block at a place such as ``parts.0.perturb.1``."""
-    names = [item for item in place if not item.isdigit()]
-    if not names:
-        return Recipe.model_fields
-    return Change.model_fields if names[-1] == "perturb" else RecipePart.model_fields

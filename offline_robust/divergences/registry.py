@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from offline_robust.divergences.base import Divergence
 from offline_robust.divergences.cressie_read import ChiSquare, CressieRead
@@ -16,15 +16,14 @@ from offline_robust.divergences.quantile import Contamination, CVaR, TotalVariat
 from offline_robust.divergences.wasserstein import GradientWasserstein, Wasserstein1
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.registry import Registry
+from offline_robust.settings import Settings, validated
 
 Radius = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class DivergenceConfig(BaseModel):
+class DivergenceConfig(Settings):
     """An ambiguity set as data; one subclass for each name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 
@@ -169,17 +168,7 @@ def parse(values: Any) -> DivergenceConfig:
     name = values["name"]
     if name not in DIVERGENCES:
         raise ConfigError(f"unknown divergence '{name[:80]}'{nearest(name, DIVERGENCES)}")
-    kind = DIVERGENCES[name]
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part)[:80] for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{name}: unknown parameter '{key}'{nearest(key, kind.model_fields)}") from None
-        missing = first["type"] == "missing"
-        said = "missing" if missing else f"{first['msg']}, got {str(first['input'])[:80]}"
-        raise ConfigError(f"{name}: {key}: {said}") from None
+    return validated(DIVERGENCES[name], dict(values), name, key="parameter")
 
 
 def make(name: str, **parameters: Any) -> Divergence | GradientWasserstein:

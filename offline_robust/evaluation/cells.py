@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from offline_robust.envs import Condition
 from offline_robust.envs.identity import environment_identity
 from offline_robust.errors import EvaluationError
-from offline_robust.evaluation.plan import Plan, versions
+from offline_robust.evaluation.plan import Plan
 from offline_robust.files import remove_leftovers, write_text
 from offline_robust.networks import Policy
+from offline_robust.process import versions
 from offline_robust.untrusted import parse_json, read_regular
 
 Columns = dict[str, NDArray[Any]]

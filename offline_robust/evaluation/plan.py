@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
 import gymnasium as gym
@@ -29,13 +27,12 @@ from offline_robust.envs import (
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.acting import acting, check_spaces
 from offline_robust.networks import PolicySpec
+from offline_robust.process import versions
 
 _STARTS = zlib.crc32(b"evaluation starts")
 """Keeps the start states of an evaluation apart from those that collection draws from the same seed."""
 
 _MAX_EPISODES = 1_000_000
-
-_PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
 
 
 @dataclass(frozen=True)
@@ -186,14 +183,3 @@ def describe(
         "checkpoint": "last",
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that determine the numbers of an evaluation."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found

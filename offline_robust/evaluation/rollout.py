@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from offline_robust.environment import EnvironmentSpec
@@ -29,6 +27,7 @@ from offline_robust.evaluation.cells import Cells, Columns
 from offline_robust.evaluation.plan import Plan, describe, environment_for, make_plan
 from offline_robust.evaluation.results import Results, results_frame
 from offline_robust.networks import Policy
+from offline_robust.process import one_thread
 
 _ROWS = 512
 """Episodes that run in one batch, about."""
@@ -142,7 +141,7 @@ def _run(
     if progress and columns:
         progress(len(columns), len(conditions), f"{len(columns)} of {len(conditions)} conditions were there already")
     missing = [k for k in range(len(conditions)) if k not in columns]
-    with _one_thread():
+    with one_thread():
         for chunk in _chunks(missing, len(plan.seeds)):
             if progress:
                 progress(len(columns), len(conditions), conditions[chunk[0]].label)
@@ -242,17 +241,6 @@ def _chunks(conditions: Sequence[int], episodes: int) -> Iterator[Sequence[int]]
     size = max(1, _ROWS // episodes)
     for first in range(0, len(conditions), size):
         yield conditions[first : first + size]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A forward of a few dozen rows is fastest on one thread, and rounded alike however many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _actions(raw: Any, count: int, space: gym.Space[Any]) -> NDArray[Any]:

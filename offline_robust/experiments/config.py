@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_validator
 
 from offline_robust.baselines import D3RLPyLearner  # noqa: F401 - d3rlpy's algorithms register themselves
 from offline_robust.environment import EnvironmentChoice
@@ -19,20 +17,13 @@ from offline_robust.files import bundled
 from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS, ModelConfig
 from offline_robust.plain_yaml import MAX_DEPTH, PlainLoader, dump_yaml
+from offline_robust.settings import Settings, shown, validated
 from offline_robust.untrusted import CodeRefused, refuse_code
 
 _MAX_BYTES = 200_000
 
-_shown = reprlib.Repr()  # shortens before it formats
-_shown.maxstring = _shown.maxother = 80
-_shown.maxlevel = 3
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TrainingConfig(_Frozen):
+class TrainingConfig(Settings):
     """How long, how large, how often."""
 
     steps: int = Field(10_000, ge=1, le=100_000_000, description="Updates of the policy.")
@@ -49,7 +40,7 @@ class TrainingConfig(_Frozen):
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$", description="cpu, cuda or cuda:N.")
 
 
-class EvaluationConfig(_Frozen):
+class EvaluationConfig(Settings):
     """The evaluation that belongs to the run."""
 
     suite: str | None = Field(
@@ -59,7 +50,7 @@ class EvaluationConfig(_Frozen):
     seed: int = Field(0, ge=0, description="Start states and noise; the same for every run that is compared.")
 
 
-class WandbConfig(_Frozen):
+class WandbConfig(Settings):
     """Weights & Biases; metrics.jsonl is written in any case."""
 
     mode: Literal["disabled", "auto", "offline", "online"] = Field(
@@ -70,7 +61,7 @@ class WandbConfig(_Frozen):
     tags: tuple[str, ...] = ()
 
 
-class EnvironmentConfig(_Frozen):
+class EnvironmentConfig(Settings):
     """What is said of the environment beside what the data say; where both speak they must agree."""
 
     id: str | None = Field(None, min_length=1, max_length=200, description="Its Gymnasium id; None is the dataset's.")
@@ -112,7 +103,7 @@ class EnvironmentConfig(_Frozen):
         )
 
 
-class RunConfig(_Frozen):
+class RunConfig(Settings):
     """Everything a run depends on."""
 
     dataset: str = Field(
@@ -206,11 +197,6 @@ def load_learner(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
     return config
 
 
-def alike(before: Any, now: Any) -> bool:
-    """Whether two plain values say the same; a NaN says what a NaN says."""
-    return bool(before == now) or json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)
-
-
 def parse_override(text: str) -> tuple[str, Any]:
     """``learner.delta=0.3`` to ``("learner.delta", 0.3)``; the value is read as YAML.
 
@@ -219,7 +205,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {_shown.repr(text)}: expected KEY=VALUE, for example learner.delta=0.3")
+        raise ConfigError(f"--set {shown.repr(text)}: expected KEY=VALUE, for example learner.delta=0.3")
     return key.strip(), _parse(value, f"--set {_short(key.strip())}")
 
 
@@ -258,20 +244,8 @@ def _part(values: Any, known: Mapping[str, Any], where: str, section: str) -> An
 
 def _validated(kind: type[BaseModel], values: Any, where: str, section: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: {section or 'config'}: expected a mapping, got {_shown.repr(values)}")
-    try:
-        return kind.model_validate(values)
-    except ConfigError as error:  # of a part that checks itself
-        raise ConfigError(f"{where}: {error}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(_short(str(part)) for part in ([section] if section else []) + list(first["loc"]))
-        if first["type"] == "extra_forbidden":
-            key = str(first["loc"][-1])
-            raise ConfigError(f"{where}: unknown key '{path}'{nearest(key, kind.model_fields)}") from None
-        said = str(first["msg"]).removeprefix("Value error, ")
-        problem = "missing" if first["type"] == "missing" else f"{said}, got {_shown.repr(first['input'])}"
-        raise ConfigError(f"{where}: {path}: {problem}") from None
+        raise ConfigError(f"{where}: {section or 'config'}: expected a mapping, got {shown.repr(values)}")
+    return validated(kind, values, where, section)
 
 
 def _read(source: str | Path) -> dict[str, Any]:

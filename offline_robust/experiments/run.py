@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from offline_robust.errors import CheckpointError, EvaluationError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.metrics import read_metrics
 from offline_robust.networks import Policy
+from offline_robust.process import MISSING, versions
 from offline_robust.untrusted import CodeRefused, Unreadable, parse_json, read_regular, refuse_code, within
 
 _PACKAGES = ("offline-robust", "torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "d3rlpy", "wandb")
@@ -110,7 +110,8 @@ def load_run(folder: str | Path) -> Run:
 
 def environment_facts() -> dict[str, Any]:
     """Versions, hardware and code version of this process."""
-    return {"versions": versions(), "hardware": _hardware(), "git": _git(), "command": _command()}
+    installed = {name: version for name, version in versions(_PACKAGES).items() if version != MISSING}
+    return {"versions": installed, "hardware": _hardware(), "git": _git(), "command": _command()}
 
 
 def peak_memory() -> dict[str, float]:
@@ -155,17 +156,6 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _MAX_NAME and value.isprintable()
-
-
-def versions() -> dict[str, str]:
-    """Python and the installed packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _command() -> str:

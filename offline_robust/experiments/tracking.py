@@ -23,7 +23,7 @@ from offline_robust.errors import ConfigError, MissingExtra
 from offline_robust.experiments.config import RunConfig, WandbConfig
 from offline_robust.files import writable_home, write_json
 from offline_robust.reports.trained_on import data_of
-from offline_robust.untrusted import parse_json, read_regular, within
+from offline_robust.untrusted import parse_json, read_regular, readable_object, within
 
 START, FINISH = 60, 300
 """Seconds to wait for the network when a run is started and ended."""
@@ -87,7 +87,7 @@ class WandbRun:
             config.wandb,
             folder,
             name=f"{label}-seed{config.seed}",
-            group=group_of(config, label, data_of(_meta(folder))[1]),
+            group=group_of(config, label, data_of(readable_object(folder, "meta.json", _MAX_META_BYTES))[1]),
             job_type=job_type,
             tags=[*version_tags(folder), *config.wandb.tags],
             config=top | {"run": config.to_dict()},
@@ -199,20 +199,11 @@ def group_of(config: RunConfig, label: str, fingerprint: str = "") -> str:
 def version_tags(folder: Path) -> list[str]:
     """The code's version, and its commit where meta.json knows it: "v0.1.0", "v0.1.0-g1a2b3c4"."""
     version = f"v{importlib.metadata.version('offline-robust')}"
-    git = _meta(folder).get("git")
+    git = readable_object(folder, "meta.json", _MAX_META_BYTES).get("git")
     if not isinstance(git, dict) or "commit" not in git:
         return [version]
     commit = str(git["commit"])[:7]
     return [version, f"{version}-g{commit}{'-modified' if git.get('modified') else ''}"[:_MAX_TAG]]
-
-
-def _meta(folder: Path) -> dict[str, Any]:
-    """What meta.json says; nothing where it is not there or damaged."""
-    try:
-        content = parse_json(read_regular(within(folder, "meta.json"), _MAX_META_BYTES))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def check_wandb(settings: WandbConfig) -> None:

@@ -19,7 +19,8 @@ from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.datasets.feed import Feed, LoggedFeed
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.experiments.checkpoints import load_checkpoint, require_like, save_checkpoint
-from offline_robust.experiments.config import RunConfig, alike, load_config
+from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.differences import first_difference
 from offline_robust.experiments.environments import confirm
 from offline_robust.experiments.metrics import MetricsFile, WandbRun, check_wandb
 from offline_robust.experiments.run import Run, environment_facts, peak_memory
@@ -387,21 +388,5 @@ def _is_finished(folder: Path) -> bool:
 
 def _require_same(config: RunConfig, folder: Path) -> None:
     """A resumed run must be the run that was started."""
-    before, now = load_config(within(folder, "config.yaml")).to_dict(), config.to_dict()
-    for section in now:
-        if section not in ("wandb", "evaluation") and not alike(before[section], now[section]):
-            key, was, asked = _first_difference(before[section], now[section], section)
-            raise ConfigError(f"{folder}: cannot resume: {key} was {was} and is now {asked}")
-
-
-def _first_difference(was: Any, asked: Any, path: str) -> tuple[str, str, str]:
-    """The dotted key at which two values part, and what stands there; a part of another name differs in its name."""
-    if not (isinstance(was, dict) and isinstance(asked, dict)):
-        before, now = ("not given" if value is _NOT_GIVEN else repr(value)[:200] for value in (was, asked))
-        return path, before, now
-    keys = sorted({**asked, **was}, key=lambda key: key != "name")
-    key = next(k for k in keys if not (k in was and k in asked and alike(was[k], asked[k])))
-    return _first_difference(was.get(key, _NOT_GIVEN), asked.get(key, _NOT_GIVEN), f"{path}.{key}")
-
-
-_NOT_GIVEN = object()
+    if (differs := first_difference(folder, config)) is not None:
+        raise ConfigError("{}: cannot resume: {} was {} and is now {}".format(folder, *differs))

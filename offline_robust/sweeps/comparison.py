@@ -19,13 +19,12 @@ from offline_robust.errors import ConfigError
 from offline_robust.experiments.config import EnvironmentConfig, TrainingConfig, load_config, load_learner
 from offline_robust.files import bundled
 from offline_robust.plain_yaml import read_yaml
+from offline_robust.settings import Settings, validated
 from offline_robust.sweeps.grids import (
     MAX_CELLS,
     Cell,
     SweepConfig,
     SweepEvaluation,
-    _Frozen,
-    checked_model,
     known_environment,
     sweep_values,
 )
@@ -37,7 +36,7 @@ _NOT_SET = ("dataset", "name", "base")
 _MODEL_STEPS = "training.model_steps"
 
 
-class Contender(_Frozen):
+class Contender(Settings):
     """A learner that takes part, where its name does not say all."""
 
     learner: str = Field(min_length=1, max_length=200, description="A learner's name.")
@@ -48,7 +47,7 @@ class Contender(_Frozen):
     set: dict[str, Any] = Field(default_factory=dict, description="Overrides by dotted key, of this learner alone.")
 
 
-class ComparisonConfig(_Frozen):
+class ComparisonConfig(Settings):
     """Which learners are compared on which data, and how."""
 
     datasets: tuple[str, ...] = Field(min_length=1, max_length=_MAX_PARTS, description="As in a run's `dataset`.")
@@ -183,7 +182,7 @@ def _bundled_configs() -> tuple[tuple[str, str, str | None], ...]:
 
 
 def _checked(values: Mapping[str, Any], where: str) -> ComparisonConfig:
-    comparison: ComparisonConfig = checked_model(ComparisonConfig, values, where)
+    comparison = validated(ComparisonConfig, values, where)
     entries: tuple[tuple[Sequence[object], str], ...]
     entries = ((comparison.datasets, "dataset"), (comparison.learners, "learner"))
     for names, word in entries:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from offline_robust.datasets.sources import find_recipe, read_recipe
 from offline_robust.environment import EnvironmentSpec, make_spec
@@ -20,6 +20,7 @@ from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.files import bundled, expanded
 from offline_robust.plain_yaml import read_yaml
+from offline_robust.settings import Settings, validated
 
 MAX_CELLS = 10_000
 """Runs of one sweep, at most."""
@@ -34,11 +35,7 @@ _OWN_KEYS = ("base", "name")
 """Keys of a list item that are not overrides."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-class SweepEvaluation(_Frozen):
+class SweepEvaluation(Settings):
     """The evaluation that all runs of a sweep share; what is left out comes from the first run's configuration."""
 
     suite: str | None = Field(
@@ -48,7 +45,7 @@ class SweepEvaluation(_Frozen):
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Seed of start states and noise.")
 
 
-class SweepConfig(_Frozen):
+class SweepConfig(Settings):
     """Many runs: every item of the list, with every point of the grid, with every seed."""
 
     base: str | dict[str, Any] | None = Field(
@@ -113,8 +110,7 @@ def load_sweep(source: str | Path | Mapping[str, Any]) -> SweepConfig:
         values, path = sweep_values(source)
         if "comparison" in values:
             raise ConfigError(f"{path}: a comparison, not a sweep: offline-robust compare {str(source)[:80]}")
-    sweep: SweepConfig = checked_model(SweepConfig, values, path)
-    return sweep
+    return validated(SweepConfig, values, path)
 
 
 def sweep_values(source: str | Path) -> tuple[Mapping[str, Any], str]:
@@ -134,26 +130,6 @@ def sweep_values(source: str | Path) -> tuple[Mapping[str, Any], str]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping (base, grid, list, seeds, evaluation)")
     return values, str(path)
-
-
-def checked_model(kind: type[Any], values: Any, where: str) -> Any:
-    """Validates values as a model; the first problem is one line.
-
-    Raises:
-        ConfigError: names the key, what is wrong, and the nearest known keys.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A key that is unknown is often the one that is missing, misspelt.
-        first = next((problem for problem in found if problem["type"] == "extra_forbidden"), found[0])
-        path = ".".join(str(part)[:80] for part in first["loc"] if part not in ("int", "str", "tuple[int, ...]"))
-        if first["type"] == "extra_forbidden":
-            owner = SweepEvaluation if path.startswith("evaluation.") else kind
-            known = [field.alias or name for name, field in owner.model_fields.items()]
-            raise ConfigError(f"{where}: unknown key '{path}'{nearest(str(first['loc'][-1])[:80], known)}") from None
-        raise ConfigError(f"{where}: {path or 'sweep'}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
 
 
 def expand(sweep: SweepConfig, where: str = "sweep") -> tuple[Cell, ...]:

@@ -15,18 +15,19 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from offline_robust.environment import import_modules
 from offline_robust.errors import FULL, ConfigError, FolderInUse, UserError, readable
-from offline_robust.experiments.config import RunConfig, alike, load_config
+from offline_robust.experiments.config import RunConfig, load_config
+from offline_robust.experiments.differences import first_difference
 from offline_robust.files import remove_temporaries, write_json, write_text
 from offline_robust.locks import writing
 from offline_robust.stopping import Stopped, heard, said
 from offline_robust.sweeps.grids import digest
-from offline_robust.untrusted import parse_json, read_regular, within
+from offline_robust.untrusted import readable_object, within
 
 CONFIG, LOG, MARK = "cell.yaml", "log.txt", "cell.json"
 _MAX_MARK = 10_000
@@ -56,18 +57,13 @@ def refuse_another(folder: Path, config: RunConfig) -> None:
     """
     if not (folder / "config.yaml").is_file():
         return
-    before, now = (_flat(values.to_dict()) for values in (load_config(within(folder, "config.yaml")), config))
-    for key in sorted(before.keys() | now.keys()):
-        if key.partition(".")[0] not in ("evaluation", "wandb") and not alike(before.get(key), now.get(key)):
-            raise ConfigError(
-                f"{folder}: holds a run with {key}={str(before.get(key))[:80]}, not {str(now.get(key))[:80]}; choose "
-                "another --out"
-            )
+    if (differs := first_difference(folder, config)) is not None:
+        raise ConfigError("{}: holds a run with {}={}, not {}; choose another --out".format(folder, *differs))
 
 
 def is_finished(folder: Path, config: RunConfig) -> bool:
     """Whether the folder holds this very run, trained and evaluated, with the results it was evaluated to."""
-    mark = _read_mark(folder)
+    mark = readable_object(folder, MARK, _MAX_MARK)
     return bool(mark) and mark == _mark(folder, config)
 
 
@@ -186,14 +182,6 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _read_mark(folder: Path) -> Mapping[str, Any]:
-    try:
-        content = parse_json(read_regular(within(folder, MARK), _MAX_MARK))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _mark(folder: Path, config: RunConfig) -> dict[str, Any]:
     """What a finished cell is: its configuration, the content of its suites, and the results."""
     from offline_robust.experiments.comparison import suites_digest
@@ -207,14 +195,6 @@ def _results_hash(folder: Path) -> str | None:
         return hashlib.sha256(within(folder, "results.csv").read_bytes()).hexdigest()
     except OSError:
         return None
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        here = f"{path}.{key}" if path else str(key)
-        flat |= _flat(value, here) if isinstance(value, Mapping) else {here: value}
-    return flat
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
