@@ -24,10 +24,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
-Model = TypeVar("Model", bound=BaseModel)
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
-def validated(kind: type[Model], values: Any, where: str, section: str = "", key: str = "key") -> Model:
+def validated(kind: type[SettingsT], values: Any, where: str, section: str = "", key: str = "key") -> SettingsT:
     """Validates values as a model.
 
     Args:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from offline_robust.cli.options import Import
+from offline_robust.cli.options import Import, Json
 from offline_robust.cli.output import plain_table, wide_console
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 EnvId = Annotated[str, typer.Argument(metavar="ENV", help="A Gymnasium id, for example Hopper-v5.")]
 MaybeEnvId = Annotated[str | None, typer.Argument(metavar="[ENV]", help="Only suites that fit this environment.")]
 

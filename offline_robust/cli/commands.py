@@ -23,7 +23,7 @@ import typer
 
 from offline_robust.cli import catalogue, data, evaluate, sweep
 from offline_robust.cli.arguments import counted
-from offline_robust.cli.options import IgnoreWrapper, Import
+from offline_robust.cli.options import IgnoreWrapper, Import, Json, Quiet, Score
 from offline_robust.cli.output import err
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
@@ -42,14 +42,6 @@ catalogue.register(app)
 evaluate.register(app)
 sweep.register(app)
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Score = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
-    ),
-]
 
 # Typer brings a click of its own from 0.2x on and used the package before: Typer's own names fit both.
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

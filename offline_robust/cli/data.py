@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from offline_robust.cli.arguments import counted, measured
-from offline_robust.cli.options import EnvOfData, Import
+from offline_robust.cli.options import EnvOfData, Import, Json, Quiet
 from offline_robust.cli.output import Console, Table, Text, bars, plain_table, spinner, wide_console
 from offline_robust.cli.output import out as stdout
 from offline_robust.errors import ConfigError
@@ -24,8 +24,6 @@ Source = Annotated[
         help="Bundled name, Minari id or folder, or a file: .hdf5 or .h5 (D4RL, d3rlpy), .npz, .csv, .parquet, .jsonl."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 

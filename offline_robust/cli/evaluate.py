@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from offline_robust.cli.arguments import counted
-from offline_robust.cli.options import IgnoreWrapper, Import, MaxSteps
+from offline_robust.cli.options import IgnoreWrapper, Import, Json, MaxSteps, Quiet, Score
 from offline_robust.cli.output import out as stdout
 from offline_robust.cli.progress import progress_bar
-from offline_robust.cli.sweep import Download, DryRun, EngineName, Jobs, Json, Quiet, Wandb, run_and_show, updates_note
+from offline_robust.cli.sweep import Download, DryRun, EngineName, Jobs, Wandb, run_and_show, updates_note
 from offline_robust.environment import as_choice, split_module
 from offline_robust.errors import ConfigError
 from offline_robust.files import bundled
@@ -32,12 +32,6 @@ Perturb = Annotated[
 ]
 Episodes = Annotated[int | None, counted(1, "Episodes for each condition. Default: the run's own.")]
 Env = Annotated[str | None, typer.Option(help="Environment to evaluate in. Default: the run's own.")]
-Score = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
-    ),
-]
 EvaluationSeed = Annotated[int | None, counted(0, "Seed of start states and noise.")]
 
 _YAML = (".yaml", ".yml")

@@ -35,3 +35,11 @@ EnvOfData = Annotated[
     str | None,
     typer.Option("--env", "--env-id", help="Environment the data came from; it gives what the data do not state."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, for scripts.")]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Show scores too: d4rl-v2, ours (measured by us), or a YAML file. Default: none."
+    ),
+]

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from offline_robust.cli.arguments import counted
-from offline_robust.cli.options import Import
+from offline_robust.cli.options import Import, Json, Quiet, Score
 from offline_robust.cli.output import TaskID, bars, err
 from offline_robust.cli.output import out as stdout
 from offline_robust.errors import readable
@@ -31,9 +31,6 @@ Download = Annotated[
 Wandb = Annotated[
     str | None, typer.Option("--wandb", metavar="MODE", help="disabled, auto, offline or online, for every run.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Score = Annotated[str | None, typer.Option(metavar="NAME", help="Show scores too: d4rl-v2, ours, or a YAML file.")]
 
 
 def register(app: typer.Typer) -> None:

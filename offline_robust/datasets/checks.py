@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets.assemble import Layout, fit_actions, layout
-from offline_robust.datasets.findings import Finding, Severity, numbered
+from offline_robust.datasets.findings import Finding, FindingSeverity, numbered
 from offline_robust.datasets.logged import Array, Logged
 
 
@@ -170,7 +170,7 @@ def _constant(logged: Logged) -> Iterator[Finding]:
             yield Finding("warning", logged.name(name), what, "harmless, but no model can learn from it")
 
 
-def _rows(severity: Severity, logged: Logged, name: str, mask: Array, what: str, mend: str) -> Finding:
+def _rows(severity: FindingSeverity, logged: Logged, name: str, mask: Array, what: str, mend: str) -> Finding:
     """A finding about the rows of a mask, with the first of them in the source's own words."""
     rows, count = numbered(np.flatnonzero(mask))
     places = ", ".join(logged.place(row) for row in rows[:3]) + (", ..." if count > 3 else "")

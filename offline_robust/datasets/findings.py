@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from offline_robust.errors import DatasetError
 
-Severity = Literal["error", "warning"]
+FindingSeverity = Literal["error", "warning"]
 
 ROWS_KEPT = 1_000
 """A problem lists at most this many row numbers; `Finding.count` is always complete."""
@@ -24,7 +24,7 @@ class Finding:
     An ``error`` keeps the source from loading; a ``warning`` loads, by the rule that ``mend`` or the text states.
     """
 
-    severity: Severity
+    severity: FindingSeverity
     where: str
     """File, then key or episode."""
     what: str

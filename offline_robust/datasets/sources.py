@@ -19,12 +19,12 @@ from offline_robust.errors import ConfigError, DatasetNotFound, nearest
 from offline_robust.files import bundled, expanded, home, recover
 from offline_robust.plain_yaml import read_yaml
 
-Kind = Literal["minari", "d4rl", "d3rlpy", "npz", "csv", "parquet", "jsonl"]
+SourceKind = Literal["minari", "d4rl", "d3rlpy", "npz", "csv", "parquet", "jsonl"]
 
 RECIPE = "recipe.yaml"
 POLICY = "policy.safetensors"
 HDF5_SUFFIXES = (".hdf5", ".h5")
-FLAT_SUFFIXES: dict[str, Kind] = {
+FLAT_SUFFIXES: dict[str, SourceKind] = {
     ".npz": "npz",
     ".csv": "csv",
     ".parquet": "parquet",
@@ -49,7 +49,7 @@ _TEXTS = ("description", "notes", "larger")
 class Location:
     """A source that was found."""
 
-    kind: Kind
+    kind: SourceKind
     path: Path
 
 

@@ -113,8 +113,8 @@ def own_environment(where: str, content: Mapping[str, Any]) -> EnvironmentSpec |
         raise refusal(where, str(error).removeprefix(f"{where}: ")) from None
 
 
-def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
-    """A JSON object of bounded size.
+def parse_json(where: str, text: str | bytes, mend: str = "restore the file from its source") -> dict[str, Any]:
+    """A JSON object of bounded size; ``mend`` says what to do about another.
 
     Raises:
         DatasetError: too long, not JSON, nested too deep, a number too large, or not an object.
@@ -124,9 +124,9 @@ def parse_json(where: str, text: str | bytes) -> dict[str, Any]:
     try:
         content = bounded_json(text)
     except ValueError as error:
-        raise refusal(where, f"is not JSON ({error})", "restore the file from its source") from None
+        raise refusal(where, f"is not JSON ({error})", mend) from None
     if not isinstance(content, dict):
-        raise refusal(where, f"holds a JSON {type(content).__name__}, not an object", "restore it from its source")
+        raise refusal(where, f"holds a JSON {type(content).__name__}, not an object", mend)
     return content
 
 

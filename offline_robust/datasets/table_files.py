@@ -12,10 +12,10 @@ import numpy as np
 from offline_robust.datasets.findings import FileProblem, refusal
 from offline_robust.datasets.hdf5 import Budget
 from offline_robust.datasets.logged import Array, Logged
-from offline_robust.datasets.spaces import MAX_JSON
+from offline_robust.datasets.spaces import MAX_JSON, parse_json
 from offline_robust.datasets.tables import ColumnPlan, cells, plan_columns, read_table
 from offline_robust.errors import MissingExtra
-from offline_robust.untrusted import open_regular, parse_json
+from offline_robust.untrusted import open_regular
 
 MAX_TEXT = 4 * 2**30
 """Bytes of a text file that are read: its numbers take four times as much at most."""
@@ -140,7 +140,7 @@ def read_jsonl(path: Path) -> Logged:
             if not line.strip():
                 continue
             count += 1
-            row = _flat(_object(f"{where}: line {count:,}", line))
+            row = _flat(parse_json(f"{where}: line {count:,}", line, "write one JSON object a line"))
             if plan is None:
                 plan = plan_columns(where, list(row))
                 held = {place: [] for place in plan.places}
@@ -207,18 +207,6 @@ def _refuse_large(path: Path) -> None:
     if size == 0:
         raise refusal(str(path), "is empty", "copy or download it again")
     Budget(str(path)).take(str(path), max(8 * numbers, size), size)
-
-
-def _object(where: str, line: bytes) -> dict[str, Any]:
-    if len(line) > MAX_JSON:
-        raise refusal(where, "is too long", f"at most {MAX_JSON:,} bytes are read: one transition a line")
-    try:
-        content = parse_json(line)
-    except ValueError as error:
-        raise refusal(where, f"is not JSON ({error})", "write one JSON object a line") from None
-    if not isinstance(content, dict):
-        raise refusal(where, f"holds a JSON {type(content).__name__}, not an object", "write an object a transition")
-    return content
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from offline_robust.files import recover, replacing
 from offline_robust.locks import writing
 
 Format = Literal["minari", "d4rl", "npz"]
-Exact = Mapping[str, NDArray[Any]] | None
+ExactColumns = Mapping[str, NDArray[Any]] | None
 
 # Readable by every HDF5 from 1.10 on, and a fifth smaller than the oldest layout for many small groups.
 _LIBVER = ("v108", "v110")
@@ -46,7 +46,7 @@ def write_minari(
     description: str | None = None,
     overwrite: bool = False,
     collection: Mapping[str, Any] | None = None,
-    exact: Exact = None,
+    exact: ExactColumns = None,
     **metadata: Any,
 ) -> Path:
     """Writes ``folder/data`` in Minari's HDF5 layout; ``minari.MinariDataset(folder / "data")`` opens it.
@@ -75,7 +75,7 @@ def write_minari(
 
 
 def fill_minari(
-    dataset: TransitionDataset, data: Path, folder: Path, about: Mapping[str, Any], exact: Exact = None
+    dataset: TransitionDataset, data: Path, folder: Path, about: Mapping[str, Any], exact: ExactColumns = None
 ) -> None:
     """Makes the data folder that `write_minari` puts in place.
 
@@ -129,7 +129,9 @@ def fill_minari(
     (data / METADATA).write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
+def write_d4rl(
+    dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: ExactColumns = None
+) -> Path:
     """Writes one HDF5 file in D4RL's layout; ``exact`` as in `write_minari`.
 
     ``next_observations`` is left out where it would say no more than the rows that follow, as in early D4RL files.
@@ -144,7 +146,9 @@ def write_d4rl(dataset: TransitionDataset, path: str | Path, *, overwrite: bool 
     return path
 
 
-def write_npz(dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: Exact = None) -> Path:
+def write_npz(
+    dataset: TransitionDataset, path: str | Path, *, overwrite: bool = False, exact: ExactColumns = None
+) -> Path:
     """Writes one npz archive with D4RL's names; ``numpy.load`` reads it without pickle; ``exact`` as in `write_minari`.
 
     Raises:
@@ -184,7 +188,7 @@ def write_dataset(
     *,
     to: str | None = None,
     overwrite: bool = False,
-    exact: Exact = None,
+    exact: ExactColumns = None,
 ) -> Path:
     """Writes a dataset in the format that the target's ending or ``to`` names (`target_format`)."""
     form = target_format(target, to)
@@ -211,7 +215,7 @@ def _write_episode(group: h5py.Group, number: int, arrays: Mapping[str, NDArray[
         group.create_dataset(name, data=values, track_times=False)
 
 
-def _flat_columns(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
+def _flat_columns(dataset: TransitionDataset, exact: ExactColumns) -> dict[str, NDArray[Any]]:
     """D4RL's arrays and our own additions, by key."""
     arrays = _arrays(dataset, exact)
     valid = arrays["next_valid"]
@@ -233,7 +237,7 @@ def _flat_columns(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray
     return columns
 
 
-def _arrays(dataset: TransitionDataset, exact: Exact) -> dict[str, NDArray[Any]]:
+def _arrays(dataset: TransitionDataset, exact: ExactColumns) -> dict[str, NDArray[Any]]:
     """The tensors as arrays; fillers become the row's own observation, so that equal data give equal bytes."""
     if dataset.extras:
         raise DatasetError(f"files have no place for the further columns {', '.join(sorted(dataset.extras))}")

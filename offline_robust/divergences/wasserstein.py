@@ -111,7 +111,7 @@ class Wasserstein1(Divergence):
         return mixed, lam * unit.squeeze(-1) / furthest
 
 
-class _Plan(NamedTuple):
+class _TransportPlan(NamedTuple):
     target: Tensor
     """(..., m) where each point's mass goes."""
     value: Tensor
@@ -127,21 +127,21 @@ class _Transport:
         self.values, self.law, self.budget = values, law, budget
         self.costs = costs.expand(*values.shape, values.shape[-1])
 
-    def plan(self, score: Tensor) -> _Plan:
+    def plan(self, score: Tensor) -> _TransportPlan:
         """Every point's mass goes where its row of `score` (..., m, m) is lowest."""
         target = score.argmin(-1)
         cost = (self.law * self.costs.gather(-1, target.unsqueeze(-1)).squeeze(-1)).sum(-1)
-        return _Plan(target, (self.law * self.values.gather(-1, target)).sum(-1), cost)
+        return _TransportPlan(target, (self.law * self.values.gather(-1, target)).sum(-1), cost)
 
-    def at(self, lam: Tensor) -> _Plan:
+    def at(self, lam: Tensor) -> _TransportPlan:
         """The best plan at a price lam (...)."""
         return self.plan(self.values.unsqueeze(-2) + lam.unsqueeze(-1).unsqueeze(-1) * self.costs)
 
-    def law_after(self, plan: _Plan) -> Tensor:
+    def law_after(self, plan: _TransportPlan) -> Tensor:
         """(..., m) where all mass is after the move."""
         return torch.zeros_like(self.law).scatter_add(-1, plan.target, self.law)
 
-    def solve(self, iterations: int) -> tuple[_Plan, _Plan, Tensor]:
+    def solve(self, iterations: int) -> tuple[_TransportPlan, _TransportPlan, Tensor]:
         """A plan that costs the budget or more, one that costs no more, both best at the same lam, and that lam."""
         values, costs = self.values.unsqueeze(-2), self.costs
         # Free: to the nearest of the lowest points. Priceless: only where moving costs nothing.
@@ -174,9 +174,9 @@ class _Transport:
         return dear, _chosen(saturated, dear, cheap), lam
 
 
-def _chosen(where: Tensor, one: _Plan, other: _Plan) -> _Plan:
+def _chosen(where: Tensor, one: _TransportPlan, other: _TransportPlan) -> _TransportPlan:
     target = torch.where(where.unsqueeze(-1), one.target, other.target)
-    return _Plan(target, torch.where(where, one.value, other.value), torch.where(where, one.cost, other.cost))
+    return _TransportPlan(target, torch.where(where, one.value, other.value), torch.where(where, one.cost, other.cost))
 
 
 class GradientWasserstein:

@@ -164,7 +164,7 @@ class _Stack(_Layer):
         return self._frames
 
 
-class _Limit(_Layer):
+class _StepLimit(_Layer):
     """A time limit of its own; all episodes begin together."""
 
     def __init__(self, wrapper: Any) -> None:
@@ -181,7 +181,7 @@ class _Limit(_Layer):
 
 def _layer(wrapper: Env) -> _Layer:
     if isinstance(wrapper, wrappers.TimeLimit):
-        return _Limit(wrapper)
+        return _StepLimit(wrapper)
     if isinstance(wrapper, wrappers.FrameStackObservation):
         return _Stack(wrapper)
     if isinstance(wrapper, wrappers.FlattenObservation):

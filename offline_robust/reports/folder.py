@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
 
@@ -14,23 +15,15 @@ from offline_robust.reports import html, markdown
 from offline_robust.reports.blocks import pictures
 from offline_robust.reports.canvas import save_png
 from offline_robust.reports.costs import cost_data
-from offline_robust.reports.page import Report, Scores, build_report
+from offline_robust.reports.page import Report, ReportOptions, build_report
 from offline_robust.reports.records import RunRecord
 from offline_robust.untrusted import within
 
 
 def write_reports(
-    folder: str | Path,
-    results: Results,
-    records: Sequence[RunRecord] = (),
-    *,
-    title: str = "",
-    command: str = "",
-    baseline: str | None = None,
-    score: Scores = None,
-    datasets: Mapping[str, str] | None = None,
+    folder: str | Path, results: Results, records: Sequence[RunRecord] = (), **options: Unpack[ReportOptions]
 ) -> Report:
-    """Writes report.html, report.md, figures/*.png, figures/*.csv and tables/*.csv; arguments as for `write_report`.
+    """Writes report.html, report.md, figures/*.png, figures/*.csv and tables/*.csv; arguments as for `build_report`.
 
     The HTML page carries its own figures; the other files are for documents and for tools. Each is written atomically.
 
@@ -38,14 +31,12 @@ def write_reports(
         The report, for other formats.
 
     Raises:
-        EvaluationError: as for `write_report`.
+        EvaluationError: as for `build_report`.
     """
     where = Path(folder)
     for name in ("figures", "tables"):
         within(where, name)  # nothing is written through a link into a folder elsewhere
-    report = build_report(
-        results, records, title=title, command=command, baseline=baseline, score=score, datasets=datasets
-    )
+    report = build_report(results, records, **options)
     write_text(where / "report.html", html.page(report.heading, report.blocks, beside=True))
     write_text(where / "report.md", markdown.document(report.blocks))
     for picture in pictures(report.blocks):

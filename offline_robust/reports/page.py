@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from offline_robust.errors import EvaluationError, nearest
 from offline_robust.evaluation.results import Results
@@ -50,58 +51,50 @@ class Report:
     parts: list[ReportPart]
 
 
+class ReportOptions(TypedDict, total=False):
+    """What a report says besides the results; every option may be left out."""
+
+    title: str
+    """Of the page."""
+    command: str
+    """What reproduces the report, printed as it stands."""
+    baseline: str | None
+    """The learner the others are compared with; by default the first learner is compared with each other."""
+    score: Scores
+    """Shown behind every return of the tables, or one for each environment; none by default."""
+    datasets: Mapping[str, str] | None
+    """The dataset of each run by name; by default what the results and the records say."""
+
+
 def write_report(
-    path: str | Path,
-    results: Results,
-    records: Sequence[RunRecord] = (),
-    *,
-    title: str = "",
-    command: str = "",
-    baseline: str | None = None,
-    score: Scores = None,
-    datasets: Mapping[str, str] | None = None,
+    path: str | Path, results: Results, records: Sequence[RunRecord] = (), **options: Unpack[ReportOptions]
 ) -> None:
-    """Writes a self-contained HTML report, atomically.
+    """Writes a self-contained HTML report, atomically; arguments and errors as for `build_report`."""
+    report = build_report(results, records, **options)
+    write_text(path, html.page(report.heading, report.blocks))
+
+
+def build_report(results: Results, records: Sequence[RunRecord] = (), **options: Unpack[ReportOptions]) -> Report:
+    """The report as blocks, for any format.
 
     Args:
-        path: the file to write.
         results: one or several learners. The first learner is the one the report is about. Several environments, or
             several datasets that the same learners were trained on, get a section each; inside one, all must have been
             evaluated under the same conditions.
         records: the runs behind the results, for learning curves, costs, diagnostics and set-up.
-        title: of the page.
-        command: what reproduces the report, printed as it stands.
-        baseline: the learner the others are compared with; by default the first learner is compared with each other.
-        score: shown behind every return of the tables, or one for each environment; none by default.
-        datasets: the dataset of each run by name; by default what the results and the records say.
+        options: see `ReportOptions`.
 
     Raises:
         EvaluationError: the results were not all evaluated alike, or there is no such baseline.
     """
-    report = build_report(
-        results, records, title=title, command=command, baseline=baseline, score=score, datasets=datasets
-    )
-    write_text(path, html.page(report.heading, report.blocks))
-
-
-def build_report(
-    results: Results,
-    records: Sequence[RunRecord] = (),
-    *,
-    title: str = "",
-    command: str = "",
-    baseline: str | None = None,
-    score: Scores = None,
-    datasets: Mapping[str, str] | None = None,
-) -> Report:
-    """The report as blocks, for any format; arguments and errors as for `write_report`."""
+    baseline, score, command = options.get("baseline"), options.get("score"), options.get("command", "")
     if baseline is not None and baseline not in results.learners:
         raise EvaluationError(f"no learner {baseline!r} in the results{nearest(baseline, results.learners)}")
     _check_size(results)
-    parts = split(results, records, datasets)
+    parts = split(results, records, options.get("datasets"))
     envs = list(dict.fromkeys(part.env_id for part in parts))
     where = envs[0] if len(envs) == 1 else f"{len(envs)} environments"
-    heading = clean(title) or f"{', '.join(results.learners[:3])} in {where}, {_system(parts)}"
+    heading = clean(options.get("title", "")) or f"{', '.join(results.learners[:3])} in {where}, {_system(parts)}"
     scores = dict.fromkeys(envs, score) if isinstance(score, ScoreReference) else dict(score or {})
     blocks: list[Block] = [Heading(heading, 1), *_latest(results)]
     mixed = different_data([data_of(record.meta) for part in parts for record in part.records])

@@ -25,7 +25,7 @@ from offline_robust.untrusted import (
     within,
 )
 
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+MetricCurve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps (K,) and values (K,) of one metric."""
 
 _MAX_METRICS = 400_000_000
@@ -53,7 +53,7 @@ class RunRecord:
     learner: str = ""
     config: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Curve] = field(default_factory=dict)
+    metrics: dict[str, MetricCurve] = field(default_factory=dict)
     model: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     before: float = 0.0
@@ -129,7 +129,7 @@ def _read_object(folder: Path, name: str, notes: list[str]) -> dict[str, Any] | 
     return content
 
 
-def _read_metrics(folder: Path, notes: list[str]) -> tuple[dict[str, Curve], float]:
+def _read_metrics(folder: Path, notes: list[str]) -> tuple[dict[str, MetricCurve], float]:
     """The curves, and the last step of the phase ``model``."""
     name = "metrics.jsonl"
     try:
@@ -180,7 +180,7 @@ def _bounded(value: Any, most: float) -> float:
     return float(value)
 
 
-def _curve(points: array[float]) -> Curve:
+def _curve(points: array[float]) -> MetricCurve:
     table = np.frombuffer(points, np.float64).reshape(-1, 2)
     table = table[(np.abs(table) <= MAX_NUMBER).all(1)]
     stride = max(1, -(-len(table) // _POINTS))

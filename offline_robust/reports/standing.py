@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 from offline_robust.evaluation.scores import ScoreReference
 from offline_robust.reports.analysis import Analysis
 from offline_robust.reports.blocks import Block, Heading, Para, Sheet, SheetCell
-from offline_robust.reports.tables import interval_cell, name_cell
+from offline_robust.reports.tables import Row, interval_cell, name_cell
 from offline_robust.reports.text import clean, listed, number, scored, span
-
-Row = Mapping[Hashable, Any]
 
 _NAMED = 5
 """Parameters that one sentence names; the table has all."""
