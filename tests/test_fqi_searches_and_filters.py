@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from toys import line_dataset, make_learner, modules_of, problem_of, run_values, saved, two_way
+from toys import line_dataset, make_learner, problem_of, run_values, saved, two_way
 
 from offline_robust.errors import ConfigError, EvaluationError
 from offline_robust.experiments import load_config
@@ -154,8 +154,7 @@ def test_values_are_the_best_mix_of_the_target_critics(discrete: bool, data) -> 
     else:
         learner.problem.streams["policy"].set_state(state)
         s = observations.repeat_interleave(10, 0)
-        choice = learner.choice
-        actions = choice.target_perturbation(s, choice.vae.decode(s, choice._draws(400)))
+        actions = learner.target_perturbation(s, learner.vae.decode(s, learner._draws(400)))
         q = learner.target_critics(torch.cat([s, actions], 1)).view(2, 40, 10)
     expected = (0.6 * q.min(0).values + 0.4 * q.max(0).values).max(1).values
     torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
@@ -163,17 +162,16 @@ def test_values_are_the_best_mix_of_the_target_critics(discrete: bool, data) -> 
 
 def test_the_ql_backup_adds_noise_and_takes_no_perturbation(data) -> None:
     learner = make_learner("fqi", data, backup="ql", backup_noise=0.3, sampling_precision="float32")
-    choice = learner.choice
-    search = choice._search(learner.target_critics)
-    s, z = data.observations[:500], choice._draws(500)
+    search = learner._search()
+    s, z = data.observations[:500], learner._draws(500)
     plain = search.actions(s, z)
-    torch.testing.assert_close(plain, choice.vae.decode(s, z).detach(), atol=1e-6, rtol=1e-5)
-    noise = choice._noise(500)
+    torch.testing.assert_close(plain, learner.vae.decode(s, z).detach(), atol=1e-6, rtol=1e-5)
+    noise = learner._backup_noise(500)
     assert noise.std().item() == pytest.approx(0.3, rel=0.15)  # five standard errors
     moved = search.actions(s, z, noise)
     torch.testing.assert_close(moved, (plain + noise).clamp(-1, 1), atol=1e-6, rtol=1e-5)
-    assert make_learner("fqi", data, backup="ac").choice._noise(5) is None
-    assert make_learner("rfqi", data).choice._noise(5) is None
+    assert make_learner("fqi", data, backup="ac")._backup_noise(5) is None
+    assert make_learner("rfqi", data)._backup_noise(5) is None
 
 
 def test_reduced_precision_changes_values_negligibly(data) -> None:
@@ -181,7 +179,7 @@ def test_reduced_precision_changes_values_negligibly(data) -> None:
     learner = trained("rfqi", data, sampling_precision="float32", tau=0.1, critic_learning_rate=3e-3)
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        learner.choice.sampling_dtype, learner.choice.buffers = dtype, {}
+        learner.sampling_dtype, learner.buffers = dtype, {}
         learner.problem.streams["policy"].manual_seed(5)
         found.append(learner.next_values(data.observations))
     assert (found[0] - found[1]).abs().mean() < 1e-2 * found[0].std()
@@ -192,27 +190,27 @@ def test_fqi_without_filter_is_rfqi_without_a_ball(data) -> None:
     """With radius 0 and no filter the two are one algorithm: the same weights, bit for bit."""
     plain = trained("fqi", data, density_filter=False, backup="ac", reward_shift=16.0)
     robust = trained("rfqi", data, rho=0.0)
-    for name, part in modules_of(plain).items():
+    for name, part in plain.modules.items():
         for key, value in part.state_dict().items():
-            assert torch.equal(value, modules_of(robust)[name].state_dict()[key]), (name, key)
+            assert torch.equal(value, robust.modules[name].state_dict()[key]), (name, key)
 
 
 def test_the_actor_climbs_the_first_critic_and_moves_nothing_else(data) -> None:
     learner = trained("rfqi", data)
     observations = data.observations[:64]
-    parts = [part for name, part in modules_of(learner).items() if name != "perturbation"]
-    for part in modules_of(learner).values():
+    parts = [part for name, part in learner.modules.items() if name != "perturbation"]
+    for part in learner.modules.values():
         for parameter in part.parameters():
             parameter.grad = None
     state = learner.problem.streams["policy"].get_state()
-    loss = learner.choice.actor_loss(learner.critics, observations)
+    loss, _ = learner.actor_loss(observations)
     loss.backward()
     assert all(parameter.grad is None for part in parts for parameter in part.parameters())
     with torch.no_grad():
-        for parameter in learner.choice.perturbation.parameters():
+        for parameter in learner.perturbation.parameters():
             parameter -= 1e-2 * parameter.grad / (1e-6 + parameter.grad.norm())
     learner.problem.streams["policy"].set_state(state)
-    assert learner.choice.actor_loss(learner.critics, observations) < loss
+    assert learner.actor_loss(observations)[0] < loss
 
 
 @pytest.mark.parametrize("averaging", [1.0, 0.25])
@@ -245,17 +243,18 @@ def test_unfamiliar_observations_are_worth_v_min(data) -> None:
     learner = make_learner("fqi", data, v_min=-7.0)
     sampler = learner.problem.streams["sampler"]
     for _ in range(400):
-        learner.fit_density(data.sample(128, sampler))
+        learner.pretrain(data.sample(128, sampler))
     for _ in range(20):
         batch = data.sample(200, sampler)
-        learner.familiar_value(batch, torch.zeros(200))
+        learner.future(batch, torch.zeros(200), torch.ones(200, dtype=torch.bool))
     share = (learner.density.score(data.next_observations) < learner.density.threshold).float().mean()
     assert share.item() == pytest.approx(0.02, abs=0.012)  # 500 rows: two standard errors
     batch = data.sample(64, stream(0))
     far = batch._replace(next_observations=torch.full((64, 1), 40.0))
     values = torch.linspace(1.0, 2.0, 64)
-    torch.testing.assert_close(learner.familiar_value(far, values)[0], torch.full((64,), -7.0), atol=1e-3, rtol=0)
-    found, info = learner.familiar_value(batch, values)
+    ones = torch.ones(64, dtype=torch.bool)
+    torch.testing.assert_close(learner.future(far, values, ones)[0], torch.full((64,), -7.0), atol=1e-3, rtol=0)
+    found, info = learner.future(batch, values, ones)
     kept = (found - values).abs() < 0.05
     assert kept.float().mean() > 0.85
     assert info["model/familiar"] > 0.9
@@ -285,7 +284,7 @@ def test_the_filters_network_learns_in_its_own_phase_only(data) -> None:
     start = copy.deepcopy(learner.density.networks.state_dict())
     learner.update(data.sample(32, stream(0)))
     assert all(torch.equal(start[key], value) for key, value in learner.density.networks.state_dict().items())
-    learner.fit_density(data.sample(32, stream(0)))
+    learner.pretrain(data.sample(32, stream(0)))
     assert not all(torch.equal(start[key], value) for key, value in learner.density.networks.state_dict().items())
 
 

@@ -9,14 +9,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from toys import line_dataset, make_learner, modules_of, run_values, saved, two_way
+from toys import line_dataset, make_learner, run_values, saved, two_way
 
 from offline_robust.datasets import TransitionDataset
 from offline_robust.divergences import TotalVariation
 from offline_robust.experiments import train
 from offline_robust.learners.floors import discounted_returns
-from offline_robust.learners.learned_dual import LearnedDual
-from offline_robust.networks import DualNetwork, adamw
+from offline_robust.learners.rfqi import robust_value
+from offline_robust.networks import DualNetwork
 
 
 def stream(seed: int) -> torch.Generator:
@@ -43,14 +43,6 @@ def chain_dataset(rows: int) -> TransitionDataset:
         episode=torch.arange(rows),
         observation_space=gym.spaces.Box(0.0, 1.0, (2,), np.float32),
         action_space=gym.spaces.Discrete(1),
-    )
-
-
-def robust_value(ball: TotalVariation, values: torch.Tensor, eta: torch.Tensor) -> torch.Tensor:
-    """The dual objective that RFQI learns and takes, row by row."""
-    unused = DualNetwork(("real",), 1, (1,), stream(0))
-    return LearnedDual(ball, unused, adamw([(unused.parameters(), 1e-3)], 0.0), steps=1, linear=True).objective(
-        values, eta
     )
 
 
@@ -133,9 +125,8 @@ def test_no_eta_sees_another_rows_value() -> None:
     batch = data.sample(16, stream(0))
 
     def gradient(values: torch.Tensor) -> torch.Tensor:
-        inputs, actions = learner.pairs(batch)
-        (eta,) = learner.dual.network(inputs, actions)
-        loss = learner.dual.network.loss(robust_value(learner.ball, values, eta))
+        (eta,) = learner.duals(learner.dual, batch)
+        loss = learner.dual.loss(robust_value(learner.divergence, values, eta))
         return torch.autograd.grad(loss, eta)[0]
 
     values = torch.linspace(0.0, 3.0, 16)
@@ -152,7 +143,7 @@ def test_batch_quantile_is_what_the_released_broadcast_amounts_to() -> None:
     for rho in (0.1, 0.5, 0.77):
         learner = make_learner("rfqi", data, rho=rho, eta_mode="batch_quantile")
         batch = data.sample(1000, stream(1))
-        found, _ = learner.robust_value(batch, values, torch.ones(1000, dtype=torch.bool))
+        found, _ = learner.future(batch, values, torch.ones(1000, dtype=torch.bool))
         # The (B, B) objective of the release, maximised over one number by trying them all.
         tried = values.sort().values.double()
         objective = (1 - rho) * tried - (tried[:, None] - values.double()).clamp_min(0).mean(1)
@@ -162,7 +153,7 @@ def test_batch_quantile_is_what_the_released_broadcast_amounts_to() -> None:
         torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
     assert learner.dual is None
     learner = make_learner("rfqi", data, rho=0.5, eta_mode="batch_quantile")
-    found, _ = learner.robust_value(batch, values, torch.ones(1000, dtype=torch.bool))
+    found, _ = learner.future(batch, values, torch.ones(1000, dtype=torch.bool))
     assert 0.99 * found.max().item() == pytest.approx(24.7, abs=0.4)
     assert found.min() < 0  # below what any law of the ball can give: values are positive
 
@@ -176,11 +167,12 @@ def test_targets_fall_with_the_radius_and_start_at_the_plain_one() -> None:
         for rho in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
             learner = make_learner("rfqi", data, rho=rho, **fields)
             if name == "per_sample" and learner.dual is not None:
-                (eta,) = learner.ball.linear_optimum(values.unsqueeze(1))
-                found = robust_value(learner.ball, values, eta)
+                learner.dual.observe(values)
+                (eta,) = learner.divergence.linear_optimum(values.unsqueeze(1))
+                found = robust_value(learner.divergence, values, eta)
                 torch.testing.assert_close(found, (1 - rho) * values)  # one sample: a discount, 5.2.2
             else:
-                found, _ = learner.robust_value(batch, values, torch.ones(64, dtype=torch.bool))
+                found, _ = learner.future(batch, values, torch.ones(64, dtype=torch.bool))
                 found = found if rho == 0.0 else found.mean()  # the worst case of the minibatch as one law: its mean
             if rho == 0.0:
                 assert torch.equal(found, values)
@@ -212,7 +204,7 @@ def test_terminal_rows_never_bootstrap(name: str, discrete: bool) -> None:
     assert (caught["target"][~ends] != rewards[~ends]).all()
     assert not caught["target"].requires_grad
     assert all(torch.isfinite(value) for value in info.values())
-    assert all(torch.isfinite(t).all() for part in modules_of(learner).values() for t in part.state_dict().values())
+    assert all(torch.isfinite(t).all() for part in learner.modules.values() for t in part.state_dict().values())
 
 
 def test_the_releases_missing_mask_is_an_option_of_that_name() -> None:
@@ -220,7 +212,7 @@ def test_the_releases_missing_mask_is_an_option_of_that_name() -> None:
     batch = data.sample(64, stream(0))._replace(terminated=torch.ones(64, dtype=torch.bool))
     for masked in (True, False):
         learner = make_learner("rfqi", data, mask_terminals=masked)
-        target = learner.target(batch, torch.ones(64), learner.goes_on(batch))
+        target, _ = learner.target(batch)
         assert torch.equal(target, learner.config.shaped(batch.rewards)) is masked
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import nn
 
 from offline_robust.datasets import Batch, TransitionDataset
 from offline_robust.datasets.writers import write_npz
@@ -96,11 +95,6 @@ def toy_learner(name: str, dataset: TransitionDataset, seed: int = 0) -> Learner
     if config.needs_model:
         problem = replace(problem, model=small_vae(dataset, problem, smoothing=0.3))
     return kind(config, problem)
-
-
-def modules_of(learner: Learner) -> dict[str, nn.Module]:
-    """The networks that a learner's checkpoints hold, by name."""
-    return {name: part for name, part in learner._parts.items() if isinstance(part, nn.Module)}
 
 
 def future_of(learner: DRSAC, batch: Batch) -> Future:

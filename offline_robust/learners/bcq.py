@@ -1,4 +1,4 @@
-"""Batch-constrained Q-learning: the steps that FQI and RFQI share. Each of them says in its `update` how they follow.
+"""Batch-constrained Q-learning: what FQI and RFQI share. They differ in what follows a transition, and only there.
 
 Source: RFQI's released code (Panaganti et al. 2022) and the PQL-BCQ it builds on (Liu et al. 2020), after BCQ
 (Fujimoto et al. 2019).
@@ -6,18 +6,17 @@ Source: RFQI's released code (Panaganti et al. 2022) and the PQL-BCQ it builds o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Literal
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
 
+import gymnasium as gym
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
-from offline_robust.learners.action_choice import ActionChoice, AllActions, Info, layer_tensors, mixed, step
-from offline_robust.learners.base import Learner, LearnerConfig, Part, Problem
+from offline_robust.learners.base import Learner, LearnerConfig, Problem
 from offline_robust.networks import (
     ActionVAE,
     BCQActor,
@@ -25,8 +24,10 @@ from offline_robust.networks import (
     CandidateSearch,
     CandidateSpec,
     EnsembleMLP,
+    GreedyActor,
     PerturbationNetwork,
     Policy,
+    PolicySpec,
     adamw,
     fast_inference_dtype,
     frozen_copy,
@@ -101,111 +102,121 @@ class BCQConfig(LearnerConfig):
     )
 
 
-# --- Actions --------------------------------------------------------------------------------------------------------
+# --- Learner --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Backup:
-    """How the candidates of a backup are moved before the clip."""
+class BCQ(Learner):
+    """One update fits the behaviour, regresses the critics and moves the perturbation up the first critic.
 
-    perturbed: bool = True
-    """By the target of the perturbation."""
-    noise: float = 0.0
-    """Std of Gaussian noise on them, in half-widths of the action range."""
-
-
-class CandidateActions(ActionChoice):
-    """Continuous actions: decoded by a VAE of the behaviour, moved a little, and the best of them under a critic.
-
-    Args:
-        config: BCQ's sizes and rates.
-        problem: as for every learner.
-        backup: how the candidates of a backup are moved.
+    Discrete actions need neither behaviour nor perturbation: the critics give one value an action, V is the largest,
+    and the policy is greedy.
     """
 
-    deployed: BCQActor
+    config: BCQConfig
+    actions = frozenset({"box", "discrete"})
 
-    def __init__(self, config: BCQConfig, problem: Problem, backup: Backup) -> None:
-        self.config, self.problem, self.backup = config, problem, backup
-        init, device = problem.streams["init"], problem.device
+    def __init__(self, config: BCQConfig, problem: Problem) -> None:
+        super().__init__(config, problem)
+        self.discrete = isinstance(problem.action_space, gym.spaces.Discrete)
+        o, a, init, device = problem.observation_dim, problem.action_dim, problem.streams["init"], problem.device
+        sizes = [o, *config.hidden, a] if self.discrete else [o + a, *config.hidden, 1]
+        self.critics = EnsembleMLP(2, sizes, init).to(device)
+        self.target_critics = frozen_copy(self.critics)
+        self.critic_optimiser = adamw([(self.critics.parameters(), config.critic_learning_rate)], 0.0, config.adam_eps)
+        self.modules: dict[str, nn.Module] = {"critics": self.critics, "target_critics": self.target_critics}
+        self.optimisers = {"critic_optimiser": self.critic_optimiser}
+        spec = self._spec()
+        if self.discrete:
+            self.deployed: GreedyActor | BCQActor = GreedyActor(spec, init)
+            self._deployed_from = _tensors(self.critics.member(0))
+        else:
+            self._build_actions(spec)
+        self.modules["deployed"] = self.deployed.requires_grad_(False).to(device)
+        polyak(self.deployed.parameters(), self._deployed_from, 1.0)
+        self.spec = spec
+        self.keep(**self.modules, **self.optimisers)
+        auto = fast_inference_dtype(device)
+        self.sampling_dtype = auto if config.sampling_precision == "auto" else getattr(torch, config.sampling_precision)
+        self.buffers: Buffers = {}
+
+    def _spec(self) -> PolicySpec:
+        config, problem = self.config, self.problem
+        kind: Literal["greedy", "bcq"] = "greedy" if self.discrete else "bcq"
         # The latent is twice as wide as the action (BCQ).
         drawn = CandidateSpec(config.act_candidates, 2 * problem.action_dim, config.vae_hidden, config.reach)
-        self.spec = policy_spec(
-            "bcq", problem.observation_dim, problem.action_space, config.hidden, problem.environment, drawn
+        return policy_spec(
+            kind,
+            problem.observation_dim,
+            problem.action_space,
+            config.hidden,
+            problem.environment,
+            None if self.discrete else drawn,
         )
-        self.vae = ActionVAE(self.spec, init).to(device)
-        self.perturbation = PerturbationNetwork(self.spec, init).to(device)
+
+    def _build_actions(self, spec: PolicySpec) -> None:
+        """What only continuous actions need: the behaviour's VAE, the perturbation and its target, the draws."""
+        config, init, device = self.config, self.problem.streams["init"], self.problem.device
+        self.vae = ActionVAE(spec, init).to(device)
+        self.perturbation = PerturbationNetwork(spec, init).to(device)
         self.target_perturbation = frozen_copy(self.perturbation)
         self.vae_optimiser = adamw([(self.vae.parameters(), config.vae_learning_rate)], 0.0)
         self.actor_optimiser = adamw(
             [(self.perturbation.parameters(), config.actor_learning_rate)], 0.0, config.adam_eps
         )
-        self.deployed = BCQActor(self.spec, init).to(device)
-        self.deployed.draws.copy_(self._draws(config.act_candidates))
-        auto = fast_inference_dtype(device)
-        self.sampling_dtype = auto if config.sampling_precision == "auto" else getattr(torch, config.sampling_precision)
-        self.buffers: Buffers = {}
-
-    def parts(self) -> dict[str, Part]:
-        """See `ActionChoice.parts`."""
-        return {
+        self.modules |= {
             "vae": self.vae,
             "perturbation": self.perturbation,
             "target_perturbation": self.target_perturbation,
-            "deployed": self.deployed,
-            "vae_optimiser": self.vae_optimiser,
-            "actor_optimiser": self.actor_optimiser,
         }
+        self.optimisers |= {"vae_optimiser": self.vae_optimiser, "actor_optimiser": self.actor_optimiser}
+        self.deployed = BCQActor(spec, init).to(device)
+        self.deployed.draws.copy_(self._draws(config.act_candidates))
+        networks = (self.vae.decoder.frozen(), self.perturbation.network.frozen(), self.critics.member(0))
+        self._deployed_from = [tensor for layers in networks for tensor in _tensors(layers)]
 
-    def deployed_from(self, critics: EnsembleMLP) -> list[Tensor]:
-        """See `ActionChoice.deployed_from`."""
-        networks = (self.vae.decoder.frozen(), self.perturbation.network.frozen(), critics.member(0))
-        return [tensor for layers in networks for tensor in layer_tensors(layers)]
+    def policies(self) -> dict[str, Policy]:
+        """See `Learner.policies`."""
+        return {"policy": Policy(self.spec, self.deployed)}
 
-    def fit(self, batch: Batch) -> Info:
-        """See `ActionChoice.fit`: one step of the action VAE."""
-        loss, info = self.vae.loss(batch.observations, batch.actions, self._normal(len(batch.rewards)))
-        step(self.vae_optimiser, loss)
-        return info
+    # --- What follows a transition ----------------------------------------------------------------------------------
 
-    def logged(self, critics: EnsembleMLP, batch: Batch) -> Tensor:
-        """See `ActionChoice.logged`."""
-        return critics(torch.cat([batch.observations, batch.actions], dim=1)).squeeze(2)  # type: ignore[no-any-return]
+    @abstractmethod
+    def future(self, batch: Batch, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the target discounts: FQI's and RFQI's one difference.
+
+        Args:
+            batch: its next observations hold finite numbers wherever there is no true one.
+            values: (B,) V(s').
+            counts: (B,) bool: rows whose future enters the target.
+
+        Returns:
+            (B,), without gradient; what it holds where `counts` is false does not matter.
+        """
 
     @torch.no_grad()
-    def best(self, critics: EnsembleMLP, observations: Tensor, pessimism: float) -> Tensor:
-        """See `ActionChoice.best`: over candidates, in pieces that stay in the processor's cache."""
-        search, count, found = self._search(critics), self.config.candidates, []
+    def next_values(self, observations: Tensor) -> Tensor:
+        """V (B,) of observations (B, O): the largest lambda-mix of the target critics over the candidate actions."""
+        if self.discrete:
+            return self.mixed(self.target_critics(observations)).amax(1)
+        search = self._search()
+        count, found = self.config.candidates, []
         for piece in torch.split(observations, pieces_of(observations, count)):
-            actions = search.actions(piece, self._draws(len(piece) * count), self._noise(len(piece) * count))
-            found.append(mixed(search.values(piece, actions), pessimism).amax(1))
+            actions = search.actions(piece, self._draws(len(piece) * count), self._backup_noise(len(piece) * count))
+            found.append(self.mixed(search.values(piece, actions)).amax(1))
         return torch.cat(found)
 
-    def improve(self, critics: EnsembleMLP, observations: Tensor) -> Info:
-        """See `ActionChoice.improve`: one step of the perturbation."""
-        loss = self.actor_loss(critics, observations)
-        step(self.actor_optimiser, loss)
-        return {"train/actor_loss": loss.detach()}
+    def mixed(self, values: Tensor) -> Tensor:
+        """lambda min + (1 - lambda) max over the first axis, that of the two critics."""
+        return torch.lerp(values.amax(0), values.amin(0), self.config.pessimism)
 
-    def actor_loss(self, critics: EnsembleMLP, observations: Tensor) -> Tensor:
-        """-mean Q_1(s, a + phi xi(s, a)) at actions a of the behaviour's VAE."""
-        with torch.no_grad():
-            actions = self.vae.decode(observations, self._draws(len(observations)))
-        x = torch.cat([observations, self.perturbation(observations, actions)], dim=1)
-        *hidden, last = critics.member(0)
-        for weight, bias in hidden:
-            x = F.relu(F.linear(x, weight, bias), inplace=True)
-        return -F.linear(x, *last).mean()
-
-    def follow(self, tau: float) -> None:
-        """See `ActionChoice.follow`: the target of the perturbation."""
-        polyak(self.target_perturbation.parameters(), self.perturbation.parameters(), tau)
-
-    def _search(self, critics: EnsembleMLP) -> CandidateSearch:
+    def _search(self) -> CandidateSearch:
+        """The candidates of the backup: the behaviour's, moved by the target of the perturbation."""
+        moves = self.target_perturbation.network if self._backup_perturbs() else None
+        critics = [self.target_critics.member(0), self.target_critics.member(1)]
         return CandidateSearch(
             self.vae.decoder,
-            self.target_perturbation.network if self.backup.perturbed else None,
-            [critics.member(0), critics.member(1)],
+            moves,
+            critics,
             self.problem.observation_dim,
             self.config.reach,
             self.vae.centre,
@@ -214,114 +225,101 @@ class CandidateActions(ActionChoice):
             self.buffers,
         )
 
-    def _noise(self, rows: int) -> Tensor | None:
+    def _backup_perturbs(self) -> bool:
+        return True
+
+    def _backup_noise(self, rows: int) -> Tensor | None:
         """Noise on the backup's candidates (rows, A), in half-widths of the action range."""
-        if self.backup.noise == 0.0:
-            return None
-        stream, width = self.problem.streams["policy"], self.problem.action_dim
-        return torch.randn((rows, width), generator=stream, device=self.problem.device).mul_(self.backup.noise)
+        return None
 
     def _draws(self, rows: int) -> Tensor:
         """(rows, Z) latent draws, clipped."""
-        return self._normal(rows).clamp_(-DRAW_BOUND, DRAW_BOUND)
+        stream = self.problem.streams["policy"]
+        drawn = torch.randn((rows, 2 * self.problem.action_dim), generator=stream, device=self.problem.device)
+        return drawn.clamp_(-DRAW_BOUND, DRAW_BOUND)
 
-    def _normal(self, rows: int) -> Tensor:
-        stream, width = self.problem.streams["policy"], 2 * self.problem.action_dim
-        return torch.randn((rows, width), generator=stream, device=self.problem.device)
+    # --- Losses -----------------------------------------------------------------------------------------------------
 
-
-# --- Learner --------------------------------------------------------------------------------------------------------
-
-
-class BCQ(Learner):
-    """Two critics with targets, a choice of actions, and one method a step.
-
-    Args:
-        config: sizes and rates.
-        problem: as for every learner.
-        backup: how the candidates of a backup are moved, where actions are continuous.
-    """
-
-    config: BCQConfig
-    actions = frozenset({"box", "discrete"})
-    toy = MappingProxyType(
-        {
-            "hidden": (16, 16),
-            "vae_hidden": (16, 16),
-            "act_candidates": 10,
-            "vae_learning_rate": 3e-3,
-            "critic_learning_rate": 3e-3,
-            "actor_learning_rate": 3e-3,
-            "tau": 0.05,
-            "discount": 0.9,
-        }
-    )
-
-    def __init__(self, config: BCQConfig, problem: Problem, backup: Backup) -> None:
-        super().__init__(config, problem)
-        o, a, init = problem.observation_dim, problem.action_dim, problem.streams["init"]
-        sizes = [o, *config.hidden, a] if problem.discrete else [o + a, *config.hidden, 1]
-        self.critics = EnsembleMLP(2, sizes, init).to(problem.device)
-        self.target_critics = frozen_copy(self.critics)
-        self.critic_optimiser = adamw([(self.critics.parameters(), config.critic_learning_rate)], 0.0, config.adam_eps)
-        self.choice: ActionChoice
-        if problem.discrete:
-            self.choice = AllActions(config.hidden, problem)
-        else:
-            self.choice = CandidateActions(config, problem, backup)
-        self.deployed = self.choice.deployed.requires_grad_(False).to(problem.device)
-        self._deployed_from = self.choice.deployed_from(self.critics)
-        polyak(self.deployed.parameters(), self._deployed_from, 1.0)
-        self.keep(
-            critics=self.critics,
-            target_critics=self.target_critics,
-            critic_optimiser=self.critic_optimiser,
-            **self.choice.parts(),
-        )
-
-    def policies(self) -> dict[str, Policy]:
-        """See `Learner.policies`."""
-        return {"policy": Policy(self.choice.spec, self.deployed)}
-
-    # --- The steps of an update -------------------------------------------------------------------------------------
-
-    def next_values(self, observations: Tensor) -> Tensor:
-        """V (B,) of observations (B, O): the largest lambda-mix of the target critics over the actions."""
-        return self.choice.best(self.target_critics, observations, self.config.pessimism)
-
-    def goes_on(self, batch: Batch) -> Tensor:
-        """(B,) bool: rows whose future enters the target."""
-        # Without a true next observation there is nothing to bootstrap from, mask or not.
-        ended = batch.terminated if self.config.mask_terminals else batch.terminated & ~batch.next_valid
-        return ~(ended | batch.truncated if self.config.timeouts_as_terminals else ended)
-
-    def target(self, batch: Batch, future: Tensor, goes_on: Tensor) -> Tensor:
-        """y (B,) = r + gamma * future where something follows, r elsewhere; without gradient."""
-        rewards = self.config.shaped(batch.rewards)
-        require_rows(rewards=rewards, future=future, goes_on=goes_on)
-        return (rewards + self.config.discount * torch.where(goes_on, future, 0.0)).detach()
-
-    def fit_critics(self, batch: Batch, target: Tensor) -> Info:
-        """One step down sum_i mean (Q_i(s, a) - y)^2."""
-        loss, info = self.critic_loss(batch, target)
-        step(self.critic_optimiser, loss)
-        return info
-
-    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Info]:
+    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """sum_i mean (Q_i(s, a) - y)^2."""
-        q = self.choice.logged(self.critics, batch)
+        if self.discrete:
+            rows = batch.actions.view(1, -1, 1).expand(2, -1, 1)
+            q = self.critics(batch.observations).gather(2, rows).squeeze(2)
+        else:
+            q = self.critics(torch.cat([batch.observations, batch.actions], dim=1)).squeeze(2)
         require_rows(q=q[0], target=target)
         loss = (q - target).square().mean(1).sum()
         return loss, {"train/critic_loss": loss.detach(), "train/q": q.detach().mean()}
 
-    def follow(self) -> None:
-        """Moves the targets, and the deployed policy."""
+    def actor_loss(self, observations: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """-mean Q_1(s, a + phi xi(s, a)) at actions a of the behaviour's VAE."""
+        with torch.no_grad():
+            actions = self.vae.decode(observations, self._draws(len(observations)))
+        x = torch.cat([observations, self.perturbation(observations, actions)], dim=1)
+        *hidden, last = self.critics.member(0)
+        for weight, bias in hidden:
+            x = F.relu(F.linear(x, weight, bias), inplace=True)
+        loss = -F.linear(x, *last).mean()
+        return loss, {"train/actor_loss": loss.detach()}
+
+    # --- Update -----------------------------------------------------------------------------------------------------
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on a minibatch; returns 0-d tensors."""
+        info: dict[str, Tensor] = {}
+        # A next observation that does not exist may hold anything, NaN included.
+        known = torch.where(batch.next_valid.unsqueeze(1), batch.next_observations, batch.observations)
+        batch = batch._replace(next_observations=known)
+        # 1. The behaviour's VAE follows the data.
+        if not self.discrete:
+            info |= self._step_vae(batch)
+        # 2. The target of the critics.
+        target, target_info = self.target(batch)
+        # 3. The critics regress to it.
+        loss, critic_info = self.critic_loss(batch, target)
+        _step(self.critic_optimiser, loss)
+        # 4. The perturbation climbs the first critic.
+        if not self.discrete:
+            loss, actor_info = self.actor_loss(batch.observations)
+            _step(self.actor_optimiser, loss)
+            info |= actor_info
+        # 5. Targets and the deployed policy follow.
         polyak(self.target_critics.parameters(), self.critics.parameters(), self.config.tau)
-        self.choice.follow(self.config.tau)
+        if not self.discrete:
+            polyak(self.target_perturbation.parameters(), self.perturbation.parameters(), self.config.tau)
         polyak(self.deployed.parameters(), self._deployed_from, self.config.policy_averaging)
+        return info | target_info | critic_info
+
+    def target(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """y (B,) = r + gamma * future where something follows, r at true ends."""
+        values = self.next_values(batch.next_observations)
+        # Without a true next observation there is nothing to bootstrap from, mask or not.
+        ended = batch.terminated if self.config.mask_terminals else batch.terminated & ~batch.next_valid
+        if self.config.timeouts_as_terminals:
+            ended = ended | batch.truncated
+        future, info = self.future(batch, values, ~ended)
+        rewards = self.config.shaped(batch.rewards)
+        require_rows(rewards=rewards, values=values, future=future, ended=ended)
+        target = rewards + self.config.discount * torch.where(ended, 0.0, future)
+        return target.detach(), info | {"train/value": values.mean()}
+
+    def _step_vae(self, batch: Batch) -> dict[str, Tensor]:
+        noise = torch.randn(
+            (len(batch.rewards), 2 * self.problem.action_dim),
+            generator=self.problem.streams["policy"],
+            device=self.problem.device,
+        )
+        loss, info = self.vae.loss(batch.observations, batch.actions, noise)
+        _step(self.vae_optimiser, loss)
+        return info
 
 
-def with_known_futures(batch: Batch) -> Batch:
-    """The batch with finite numbers for every next observation: one that does not exist may hold anything, NaN too."""
-    known = torch.where(batch.next_valid.unsqueeze(1), batch.next_observations, batch.observations)
-    return batch._replace(next_observations=known)
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def _tensors(layers: Any) -> list[Tensor]:
+    """Weight, bias, weight, bias: the order of a network's parameters."""
+    return [tensor for pair in layers for tensor in pair]

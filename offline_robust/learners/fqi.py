@@ -7,7 +7,6 @@ FQI baseline of RFQI's released code (Panaganti et al. 2022).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.errors import ConfigError
 from offline_robust.learners.base import Phase, Problem, RunSettings, TrainingLengths
-from offline_robust.learners.bcq import BCQ, Backup, BCQConfig, Width, with_known_futures
+from offline_robust.learners.bcq import BCQ, BCQConfig, Width
 from offline_robust.learners.floors import floor_warning
 from offline_robust.models.state_density import StateDensity
 from offline_robust.networks.spec import MAX_LAYERS
@@ -85,11 +84,9 @@ class FQI(BCQ):
 
     Config = FQIConfig
     config: FQIConfig
-    toy = MappingProxyType({**BCQ.toy, "density_hidden": (16, 16)})
 
     def __init__(self, config: FQIConfig, problem: Problem) -> None:
-        noisy = Backup(perturbed=False, noise=config.backup_noise)
-        super().__init__(config, problem, noisy if config.backup == "ql" else Backup())
+        super().__init__(config, problem)
         self.density = (
             StateDensity(
                 problem.observation_dim,
@@ -127,29 +124,20 @@ class FQI(BCQ):
         rows = torch.where(first, batch.observations, batch.next_observations)
         return self.density.update(rows, self.problem.streams["model"])
 
-    # --- Update -----------------------------------------------------------------------------------------------------
-
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on a minibatch; returns 0-d tensors."""
-        batch = with_known_futures(batch)
-        # 1. The behaviour's actions are learned from the data.
-        info = self.choice.fit(batch)
-        # 2. V at the next observations.
-        values = self.next_values(batch.next_observations)
-        # 3. The value of what follows: V as far as it is familiar, v_min for the rest.
-        future, found = self.familiar_value(batch, values)
-        # 4. The critics regress to the target.
-        target = self.target(batch, future, self.goes_on(batch))
-        info |= self.fit_critics(batch, target)
-        # 5. Actions move up the first critic; targets and the deployed policy follow.
-        info |= self.choice.improve(self.critics, batch.observations)
-        self.follow()
-        return info | found | {"train/value": values.mean()}
-
-    def familiar_value(self, batch: Batch, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B,) zeta V(s') + (1 - zeta) v_min, without gradient, and what to watch."""
+    def future(self, batch: Batch, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `BCQ.future`: V(s') as far as s' is familiar, v_min for the rest."""
         if self.density is None:
             return values, {}
         familiar = self.density.familiarity(batch.next_observations, batch.next_valid, self.config.density_sharpness)
         info = {"model/familiar": familiar.mean(), "model/threshold": self.density.threshold.clone()}
         return torch.lerp(torch.full_like(values, self.config.v_min), values, familiar), info
+
+    def _backup_perturbs(self) -> bool:
+        return self.config.backup == "ac"
+
+    def _backup_noise(self, rows: int) -> Tensor | None:
+        if self.config.backup == "ac" or self.config.backup_noise == 0.0:
+            return None
+        stream = self.problem.streams["policy"]
+        noise = torch.randn((rows, self.problem.action_dim), generator=stream, device=self.problem.device)
+        return noise.mul_(self.config.backup_noise)

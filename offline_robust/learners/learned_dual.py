@@ -12,7 +12,7 @@ from torch import Tensor
 from offline_robust.divergences import Divergence, DualKind
 from offline_robust.errors import ConfigError
 from offline_robust.networks import DualNetwork, LogDualNetwork
-from offline_robust.networks.dual import REAL_REACH, require_rows
+from offline_robust.networks.dual import REAL_REACH
 
 _START_REACH = 10.0
 """A dual starts within this many standard deviations, and e to this times them: half of what the network reaches."""
@@ -50,15 +50,8 @@ class LearnedDual:
         self.ball, self.network, self.optimiser, self.steps, self.linear = ball, network, optimiser, steps, linear
 
     def objective(self, values: Tensor, *duals: Tensor) -> Tensor:
-        """The dual objective (B,) on values (B,) of one next state each or (B, m) of several, and duals (B,).
-
-        Raises:
-            ValueError: the shapes are others. (RFQI's released code broadcasts (B,) against (B, 1).)
-        """
-        if not self.linear:
-            return self.ball.profile(values, *duals)
-        require_rows(values=values, **{f"dual_{place}": dual for place, dual in enumerate(duals)})
-        return self.ball.linear_dual(values, *duals)
+        """The dual objective (B,) on values (B,) of one next state each or (B, m) of several, and duals (B,)."""
+        return self.ball.linear_dual(values, *duals) if self.linear else self.ball.profile(values, *duals)
 
     @torch.enable_grad()
     def fit(

@@ -7,7 +7,6 @@ Where the release departs from the mathematics we follow the mathematics: docs/a
 from __future__ import annotations
 
 from statistics import NormalDist
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -17,10 +16,10 @@ from torch import Tensor
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.divergences import TotalVariation
 from offline_robust.learners.base import Problem
-from offline_robust.learners.bcq import BCQ, Backup, BCQConfig, Width, with_known_futures
+from offline_robust.learners.bcq import BCQ, BCQConfig, Width
 from offline_robust.learners.floors import floor_warning
-from offline_robust.learners.learned_dual import LearnedDual
 from offline_robust.networks import DualNetwork, adamw
+from offline_robust.networks.dual import require_rows
 from offline_robust.networks.spec import MAX_LAYERS
 
 # --- Config ---------------------------------------------------------------------------------------------------------
@@ -74,28 +73,25 @@ class RFQI(BCQ):
 
     Config = RFQIConfig
     config: RFQIConfig
-    # The toy's rewards are negative, down to -16: the fail state of value 0 must be the worst place.
-    toy = MappingProxyType({**BCQ.toy, "reward_shift": 16.0, "rho": 0.1})
 
     def __init__(self, config: RFQIConfig, problem: Problem) -> None:
-        super().__init__(config, problem, Backup())
-        self.ball = TotalVariation(config.rho, config.v_min)
-        self.dual: LearnedDual | None = None
+        super().__init__(config, problem)
+        self.divergence = TotalVariation(config.rho, config.v_min)
+        self.dual: DualNetwork | None = None
         if config.eta_mode == "per_sample" and config.rho > 0.0:
-            self.dual = self._learned_dual()
-            self.keep(dual=self.dual.network, dual_optimiser=self.dual.optimiser)
-
-    def _learned_dual(self) -> LearnedDual:
-        config, problem = self.config, self.problem
-        actions = problem.action_dim if problem.discrete else 0
-        inputs = problem.observation_dim + (0 if problem.discrete else problem.action_dim)
-        # The optimal eta is the (1 - rho)-quantile of the next values.
-        level = NormalDist().inv_cdf(min(max(1.0 - config.rho, 1e-3), 1.0 - 1e-3))
-        init = problem.streams["init"]
-        network = DualNetwork(("real",), inputs, config.dual_hidden, init, actions=actions, start=(level,))
-        network.to(problem.device)
-        optimiser = adamw([(network.parameters(), config.dual_learning_rate)], 0.0, config.adam_eps)
-        return LearnedDual(self.ball, network, optimiser, steps=config.dual_steps, linear=True)
+            inputs = problem.observation_dim + (0 if self.discrete else problem.action_dim)
+            # The optimal eta is the (1 - rho)-quantile of the next values.
+            level = NormalDist().inv_cdf(min(max(1.0 - config.rho, 1e-3), 1.0 - 1e-3))
+            self.dual = DualNetwork(
+                ("real",),
+                inputs,
+                config.dual_hidden,
+                problem.streams["init"],
+                actions=problem.action_dim if self.discrete else 0,
+                start=(level,),
+            ).to(problem.device)
+            self.dual_optimiser = adamw([(self.dual.parameters(), config.dual_learning_rate)], 0.0, config.adam_eps)
+            self.keep(dual=self.dual, dual_optimiser=self.dual_optimiser)
 
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: rewards under which the fail state is not the worst place."""
@@ -105,57 +101,67 @@ class RFQI(BCQ):
         consequence = "there the ball holds nothing to fear"
         return floor_warning(config, dataset, config.discount, config.v_min, "learner.v_min", consequence)
 
-    # --- Update -----------------------------------------------------------------------------------------------------
+    # --- What follows a transition ----------------------------------------------------------------------------------
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on a minibatch; returns 0-d tensors."""
-        batch = with_known_futures(batch)
-        # 1. The behaviour's actions are learned from the data.
-        info = self.choice.fit(batch)
-        # 2. V at the next observations.
-        values = self.next_values(batch.next_observations)
-        # 3. The value of what follows: eta is learned, then the worst law in the ball is taken at it.
-        goes_on = self.goes_on(batch)
-        future, found = self.robust_value(batch, values, goes_on)
-        # 4. The critics regress to the target.
-        target = self.target(batch, future, goes_on)
-        info |= self.fit_critics(batch, target)
-        # 5. Actions move up the first critic; targets and the deployed policy follow.
-        info |= self.choice.improve(self.critics, batch.observations)
-        self.follow()
-        return info | found | {"train/value": values.mean()}
-
-    def robust_value(self, batch: Batch, values: Tensor, goes_on: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Fits eta, and takes the dual objective at it: (B,) (1 - rho) eta - (eta - V)_+ + rho v_min, without gradient.
-
-        Args:
-            batch: the rows.
-            values: (B,) V(s').
-            goes_on: (B,) bool, rows whose future counts.
-        """
+    def future(self, batch: Batch, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `BCQ.future`: the dual objective at eta."""
         if self.config.rho == 0.0:
             return values, {}
         # A mean over the rows whose future counts; over all of them when it is none.
-        weights = torch.where(goes_on.any(), goes_on, True).float()
+        weights = torch.where(counts.any(), counts, True).float()
         if self.dual is None:
             eta = self.batch_quantile(values, weights)
-            worst, info = self.ball.linear_dual(values, eta), {"dual/eta": eta.mean()}
+            info = {"dual/eta": eta.mean()}
         else:
-            inputs, actions = self.pairs(batch)
-            info = self.dual.fit(inputs, values, weights, actions)
-            worst, (eta,), found = self.dual.worst_case(inputs, values, actions)
-            info |= found | {"dual/eta": eta.mean()}
+            eta, info = self._learned(self.dual, batch, values, weights)
+        worst = robust_value(self.divergence, values, eta)
         info["dual/gap"] = (weights * (values - worst)).sum() / weights.sum()
         info["dual/below_v_min"] = (weights * (values < self.config.v_min)).sum() / weights.sum()
         return worst, info
 
     def batch_quantile(self, values: Tensor, weights: Tensor) -> Tensor:
         """(B,) the same number in all rows: the (1 - rho)-quantile of the rows' values, v_min at least."""
-        (eta,) = self.ball.linear_optimum(values, weights / weights.sum())
+        (eta,) = self.divergence.linear_optimum(values, weights / weights.sum())
         return eta.clamp_min(self.config.v_min).expand_as(values)
 
-    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What the dual network takes: (s, a) side by side (B, O + A), or s (B, O) and a (B,)."""
-        if self.problem.discrete:
-            return batch.observations, batch.actions
-        return torch.cat([batch.observations, batch.actions], dim=1), None
+    def dual_loss(self, dual: DualNetwork, batch: Batch, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """- the mean of (1 - rho) eta - (eta - V)_+, in standard deviations of V; and eta (B,)."""
+        (eta,) = self.duals(dual, batch)
+        return dual.loss(robust_value(self.divergence, values, eta), weights), eta
+
+    def duals(self, dual: DualNetwork, batch: Batch) -> tuple[Tensor, ...]:
+        """The dual network at the batch's pairs."""
+        if self.discrete:
+            return dual(batch.observations, batch.actions)  # type: ignore[no-any-return]
+        return dual(torch.cat([batch.observations, batch.actions], dim=1))  # type: ignore[no-any-return]
+
+    def _learned(
+        self, dual: DualNetwork, batch: Batch, values: Tensor, weights: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A few steps of the dual network, then eta."""
+        dual.observe(values, weights)
+        with torch.enable_grad():
+            for _ in range(self.config.dual_steps):
+                loss, _ = self.dual_loss(dual, batch, values, weights)
+                self.dual_optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.dual_optimiser.step()
+        with torch.no_grad():
+            (eta,) = self.duals(dual, batch)
+            info = {"dual/loss": loss.detach(), "dual/eta": eta.mean()}
+            return eta, info | dual.info((eta,), values, self.config.v_min)
+
+
+def robust_value(divergence: TotalVariation, values: Tensor, eta: Tensor) -> Tensor:
+    """(B,) eta - (eta - V)_+ - rho (eta - v_min), row by row.
+
+    Args:
+        divergence: the ball, with its fail state.
+        values: (B,) V(s').
+        eta: (B,).
+
+    Raises:
+        ValueError: the shapes are not both (B,). (The released code broadcasts (B,) against (B, 1).)
+    """
+    require_rows(values=values, eta=eta)
+    return divergence.linear_dual(values, eta)
