@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from offline_robust.baselines import read_policy
 from offline_robust.environment import EnvironmentSpec, agree, as_spec, split_module, without
 from offline_robust.envs import Suite, load_suite, suite_from_perturb, system
 from offline_robust.errors import EvaluationError, UserError, nearest
@@ -25,7 +24,7 @@ from offline_robust.experiments.run import Run, load_run
 from offline_robust.experiments.tracking import group_of
 from offline_robust.files import bundled
 from offline_robust.locks import writing
-from offline_robust.networks import Policy
+from offline_robust.networks import Policy, load_policy
 from offline_robust.reports import RunRecord, write_reports
 from offline_robust.reports.page import Report
 from offline_robust.reports.records import record_digest
@@ -78,7 +77,7 @@ def open_subject(name: str | Path) -> Run | PolicyFile:
     if not path.exists() and str(name) in known:
         path = bundled("models") / str(name) / POLICY
     if path.suffix == ".safetensors":
-        return PolicyFile(path.resolve().parent.name if path.name == POLICY else path.stem, read_policy(path))
+        return PolicyFile(path.resolve().parent.name if path.name == POLICY else path.stem, load_policy(path))
     if not path.exists():
         hint = nearest(str(name)[:80], known)
         raise EvaluationError(f"{str(name)[:200]}: no such run's folder, policy file or bundled policy{hint}")
