@@ -195,7 +195,12 @@ def _fill(
 
 
 def _wave(
-    batch: BatchedEnv, of: System, behaviour: Behaviour, numbers: range, rows: _Rows, progress: CollectionProgress | None
+    batch: BatchedEnv,
+    of: System,
+    behaviour: Behaviour,
+    numbers: range,
+    rows: _Rows,
+    progress: CollectionProgress | None,
 ) -> list[tuple[Array, ...]]:
     """Runs episodes side by side until all have ended, or nothing more of them can be among the missing rows."""
     observations = np.asarray(batch.reset(behaviour.begin(numbers)), np.float32)

@@ -59,8 +59,8 @@ class Site:
     @property
     def space(self) -> gym.spaces.Box | gym.spaces.Discrete:
         """What the stage changes: the space of observations or of actions, a flat Box or Discrete."""
-        space: Any = self.system.observation_space if self.spec.target == "observation" else self.system.action_space
-        return space
+        of = self.system
+        return of.observation_space if self.spec.target == "observation" else of.action_space  # type: ignore[return-value]
 
     @property
     def width(self) -> int:
@@ -140,7 +140,7 @@ class Stage:
         """
         spec = self.site.spec
         facts = {"target": spec.target, "nominal": spec.nominal, "part": spec.part}
-        content = asdict(self.site.perturbation) | facts | {"code": code_digest(type(self))}
+        content = asdict(self.site.perturbation) | facts | {"code": code_digest(self.__class__)}
         return json.dumps(content, sort_keys=True)
 
     def values(self, levels: FloatArray) -> FloatArray:

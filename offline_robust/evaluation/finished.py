@@ -1,7 +1,7 @@
 """Finished conditions of an evaluation, kept on disk so that one that was stopped goes on where it was.
 
-On disk they are called cells. A cell is one condition under one policy: a JSON file, named by a hash of everything that determines its numbers, with
-the numbers in it. Nothing else of the suite enters, so a cell serves whatever suite its condition is part of.
+Each is a JSON file, called a cell, named by a hash of everything that determines its numbers, with the numbers in it.
+Nothing else of the suite enters, so it serves whatever suite its condition is part of.
 """
 
 from __future__ import annotations

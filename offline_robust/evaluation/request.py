@@ -121,7 +121,8 @@ class EvaluationRequest:
         return [self.suite] if isinstance(self.suite, Suite) else _load(str(self.suite or ""))
 
     def _stages(self) -> tuple[Perturbation, ...]:
-        return tuple(_one_level(stage) if isinstance(stage, str) else stage for stage in self.stages or ())
+        stated: Any = self.stages  # a tuple by now
+        return tuple(_one_level(stage) if isinstance(stage, str) else stage for stage in stated)
 
 
 def suites_digest(names: str | None) -> str:

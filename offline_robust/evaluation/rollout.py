@@ -80,8 +80,9 @@ def evaluate(
         EvaluationError: anything of the above does not fit; nothing is run before everything that can be checked is.
     """
     request = EvaluationRequest(suite, perturb, stages, episodes, seed, env, env_kwargs, (), max_steps)
-    asked = {"run": run, "learner": learner, "training_seed": training_seed, "progress": progress, "cells": cells}
-    return answer(policy, request, **asked)
+    return answer(
+        policy, request, run=run, learner=learner, training_seed=training_seed, progress=progress, cells=cells
+    )
 
 
 def answer(
