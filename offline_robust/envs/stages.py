@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -138,9 +138,9 @@ class Stage:
         It holds the perturbation, what the parameter is, and the source of a class that is not this library's. A stage
         that depends on more, such as the weights of an attacker, adds it.
         """
-        spec = self.site.spec
+        spec, kind = self.site.spec, cast("Any", type(self))
         facts = {"target": spec.target, "nominal": spec.nominal, "part": spec.part}
-        content = asdict(self.site.perturbation) | facts | {"code": code_digest(self.__class__)}
+        content = asdict(self.site.perturbation) | facts | {"code": code_digest(kind)}
         return json.dumps(content, sort_keys=True)
 
     def values(self, levels: FloatArray) -> FloatArray:
