@@ -81,7 +81,15 @@ def evaluate(
 
     subject = open_subject(run)
     folder = out or (subject.folder if isinstance(subject, Run) else Path("runs") / subject.name)
-    request = EvaluationRequest(suite, perturb, (), episodes, seed, env, None, ignore_wrapper or (), max_steps)
+    request = EvaluationRequest(
+        suite=suite,
+        perturb=perturb,
+        episodes=episodes,
+        seed=seed,
+        env=env,
+        max_steps=max_steps,
+        ignore_wrappers=ignore_wrapper or (),
+    )
     _evaluate_and_report([subject], folder, request, score, quiet, as_json)
 
 
@@ -143,7 +151,15 @@ def compare(
             raise ConfigError(
                 "nothing to compare: give runs, or --dataset and --learners; see offline-robust compare --help"
             )
-        request = EvaluationRequest(suite, perturb, (), episodes, seed, env, None, ignore_wrapper or (), max_steps)
+        request = EvaluationRequest(
+            suite=suite,
+            perturb=perturb,
+            episodes=episodes,
+            seed=seed,
+            env=env,
+            max_steps=max_steps,
+            ignore_wrappers=ignore_wrapper or (),
+        )
         _evaluate_and_report([open_subject(name) for name in given], out, request, score, quiet, as_json, title)
         return
     if given and not from_file:

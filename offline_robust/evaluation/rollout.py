@@ -79,7 +79,16 @@ def evaluate(
     Raises:
         EvaluationError: anything of the above does not fit; nothing is run before everything that can be checked is.
     """
-    request = EvaluationRequest(suite, perturb, stages, episodes, seed, env, env_kwargs, (), max_steps)
+    request = EvaluationRequest(
+        suite=suite,
+        perturb=perturb,
+        stages=stages,
+        episodes=episodes,
+        seed=seed,
+        env=env,
+        env_kwargs=env_kwargs,
+        max_steps=max_steps,
+    )
     return answer(
         policy, request, run=run, learner=learner, training_seed=training_seed, progress=progress, cells=cells
     )
@@ -95,7 +104,7 @@ def answer(
     progress: ConditionProgress | None = None,
     cells: str | Path | None = None,
 ) -> Results:
-    """What `evaluate` gives, for one object that says what is asked for; see there."""
+    """The table of one request; arguments, errors and what comes of it are those of `evaluate`."""
     plan = make_plan(policy, request)
     conditions, episodes, env_id = plan.conditions, plan.episodes, str(plan.system.environment)
     kept = None if cells is None else FinishedConditions(cells, policy, plan)
