@@ -13,7 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.envs import ParameterSpec, Perturbation, Site, Stage, Stages, perturbations, register_stage, system
+from offline_robust.envs import (
+    ParameterSpec,
+    Perturbation,
+    Site,
+    Stage,
+    Stages,
+    noise,
+    perturbations,
+    register_stage,
+    system,
+)
 from offline_robust.envs import stages as stages_module
 from offline_robust.envs.perturbations import ANY
 from offline_robust.envs.systems import forget
@@ -231,6 +241,14 @@ def test_weights_that_a_stage_adds_to_its_fingerprint_tell_results_apart(
     assert kept.stem == name_of(first)
     save_results(tmp_path / "run", run(perturb="toy_attack=0.3", episodes=2))  # the same question, asked again
     assert [path.stem for path in earlier_results(tmp_path / "run")] == [name_of(first)]
+
+
+def test_one_name_for_two_classes_of_the_library_is_two_stages() -> None:
+    of, found = system(ENV), set()
+    for kind in (noise.Uniform, noise.Cauchy):
+        another("toy_attack", kind)
+        found.add(Stages(of, [of.ready(Perturbation("toy_attack", 0.1))], 0, ()).fingerprints)
+    assert len(found) == 2
 
 
 def test_runs_are_compared_behind_a_stage(tmp_path: Path, calls: list[int]) -> None:

@@ -57,9 +57,9 @@ def environment_identity(environment: EnvironmentSpec) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def code_digest(kind: type) -> str:
-    """A class by name with a hash of its source and that of its bases; "" where all is of this library."""
+    """A class by name, with a hash of its source and that of its bases where they are not this library's."""
     foreign = any(cls.__module__.partition(".")[0] not in _VERSIONED for cls in kind.__mro__)
-    return f"{kind.__module__}:{kind.__qualname__} {_source_digest(set(kind.__mro__))}" if foreign else ""
+    return f"{kind.__module__}:{kind.__qualname__} {_source_digest(set(kind.__mro__)) if foreign else ''}"
 
 
 def _source_digest(classes: set[type], entry: str = "") -> str:

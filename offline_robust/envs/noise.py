@@ -152,12 +152,12 @@ class Delay(Noise):
     def __init__(self, site: Site) -> None:
         p = site.perturbation
         ends = [p.level, p.level if p.start is None else p.start]
-        self.check(site, ends)
+        self._check(site, ends)
         super().__init__(site)
         self._full = 1 + int(max(site.spec.nominal, *self.values(np.array(ends))))
         self._past: deque[Rows] = deque(maxlen=self._full)
 
-    def check(self, site: Site, ends: list[float]) -> None:
+    def _check(self, site: Site, ends: list[float]) -> None:
         """Refuses levels that are no delays; the perturbation moves between these two."""
         for level in ends:
             if level != round(level):
@@ -191,7 +191,7 @@ class Delay(Noise):
 class Latency(Delay):
     """A delay in milliseconds, rounded up to whole steps of the environment."""
 
-    def check(self, site: Site, ends: list[float]) -> None:
+    def _check(self, site: Site, ends: list[float]) -> None:
         """Refuses an environment that does not tell how long a step takes."""
         if site.system.step_seconds is None:
             name = site.perturbation.parameter

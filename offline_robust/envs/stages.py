@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -23,9 +23,6 @@ from offline_robust.envs.schedules import Levels
 from offline_robust.envs.streams import Law, Stream
 from offline_robust.envs.systems import System
 from offline_robust.errors import EvaluationError
-
-if TYPE_CHECKING:
-    from offline_robust.networks import Policy
 
 Rows = NDArray[Any]
 """Observations (N, O), or actions: (N, A), or (N,) where they are discrete."""
@@ -48,7 +45,7 @@ class Site:
     perturbation: Perturbation
     seed: int
     episodes: Sequence[int]
-    victim: Policy | Any = None
+    victim: Any = None
     occurrence: int = 0
 
     @property
@@ -135,8 +132,8 @@ class Stage:
     def fingerprint(self) -> str:
         """Text that differs wherever this stage could give other numbers; it enters the key of results.
 
-        It holds the perturbation, what the parameter is, and the source of a class that is not this library's. A stage
-        that depends on more, such as the weights of an attacker, adds it.
+        It holds the perturbation, what the parameter is, the class, and its source where that is not this library's. A
+        stage that depends on more, such as the weights of an attacker, adds it.
         """
         spec, kind = self.site.spec, cast("Any", type(self))
         facts = {"target": spec.target, "nominal": spec.nominal, "part": spec.part}
