@@ -20,7 +20,7 @@ from offline_robust.baselines.policy_files import D3RLPyPolicy
 from offline_robust.datasets import TransitionDataset
 from offline_robust.errors import CheckpointError, ConfigError, EvaluationError, MissingExtra
 from offline_robust.evaluation import evaluate
-from offline_robust.evaluation.cells import fingerprint
+from offline_robust.evaluation.finished import fingerprint
 from offline_robust.experiments import load_config, load_run, train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
 from offline_robust.experiments.config import parse_override

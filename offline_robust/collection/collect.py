@@ -31,7 +31,7 @@ from offline_robust.errors import DatasetError
 from offline_robust.networks import Policy
 from offline_robust.untrusted import free_memory
 
-Progress = Callable[[int], None]
+CollectionProgress = Callable[[int], None]
 """Called with the number of rows so far."""
 
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
@@ -50,7 +50,7 @@ def collect(
     parallel: int = 256,
     stochastic: bool = False,
     perturb: str | Sequence[str | Perturbation] = (),
-    progress: Progress | None = None,
+    progress: CollectionProgress | None = None,
     part: int = 0,
 ) -> TransitionDataset:
     """Collects transitions with a policy's action, replaced by a uniform one with probability ``epsilon``.
@@ -168,7 +168,7 @@ def _fill(
     acting: Sequence[Perturbation],
     behaviour: Behaviour,
     parallel: int,
-    progress: Progress | None,
+    progress: CollectionProgress | None,
 ) -> None:
     """Runs the episodes 0, 1, 2, ... in waves until they hold enough rows."""
     batch: BatchedEnv | None = None
@@ -195,7 +195,12 @@ def _fill(
 
 
 def _wave(
-    batch: BatchedEnv, of: System, behaviour: Behaviour, numbers: range, rows: _Rows, progress: Progress | None
+    batch: BatchedEnv,
+    of: System,
+    behaviour: Behaviour,
+    numbers: range,
+    rows: _Rows,
+    progress: CollectionProgress | None,
 ) -> list[tuple[Array, ...]]:
     """Runs episodes side by side until all have ended, or nothing more of them can be among the missing rows."""
     observations = np.asarray(batch.reset(behaviour.begin(numbers)), np.float32)
@@ -259,7 +264,7 @@ def _check_fit(
 def _perturbations(of: System, perturb: Sequence[str | Perturbation]) -> tuple[Perturbation, ...]:
     """Made ready for the system; they hold still, act on the physics, and have an effect."""
     ready = tuple(of.ready(one_level(item) if isinstance(item, str) else item) for item in perturb)
-    for item in of.noise(ready):
+    for item in of.outside(ready):
         raise DatasetError(f"{item.parameter} does not act on the physics: the data would not say what happened")
     for item in ready:
         if item.moves:

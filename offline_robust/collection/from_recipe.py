@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from offline_robust.collection.cards import dataset_card
-from offline_robust.collection.collect import Progress, check_memory, collect
+from offline_robust.collection.collect import CollectionProgress, check_memory, collect
 from offline_robust.collection.recipes import Part, Recipe, load_recipe, policies, recipe_file
 from offline_robust.datasets import TransitionDataset, load_dataset
 from offline_robust.datasets.sources import POLICY, RECIPE, bundled_data, folder_to_make
@@ -30,7 +30,7 @@ _PACKAGES = ("offline-robust", "numpy", "torch", "gymnasium", "mujoco")
 
 
 def make_dataset(
-    name: str, *, overwrite: bool = False, parallel: int = 256, progress: Progress | None = None
+    name: str, *, overwrite: bool = False, parallel: int = 256, progress: CollectionProgress | None = None
 ) -> TransitionDataset:
     """Loads a bundled dataset, after making its data in the user's own folder where they are neither there nor shipped.
 
@@ -59,7 +59,7 @@ def collect_recipe(
     *,
     parallel: int = 256,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: CollectionProgress | None = None,
 ) -> TransitionDataset:
     """Makes a dataset anew, bit for bit on the same library versions and kind of processor.
 
@@ -88,7 +88,7 @@ def make_recipe(
     *,
     parallel: int = 256,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: CollectionProgress | None = None,
 ) -> TransitionDataset:
     """`collect_recipe` for a recipe in memory, whose policies' paths are seen from the folder ``beside``."""
     if out is None:
@@ -98,7 +98,7 @@ def make_recipe(
 
 
 def _make(
-    recipe: Recipe, beside: Path, out: Path | None, parallel: int, overwrite: bool, progress: Progress | None
+    recipe: Recipe, beside: Path, out: Path | None, parallel: int, overwrite: bool, progress: CollectionProgress | None
 ) -> TransitionDataset:
     if out is not None:
         recover(out / "data")
@@ -118,7 +118,7 @@ def _make(
 
 
 def _collect_part(
-    recipe: Recipe, number: int, actor: Policy | None, parallel: int, progress: Progress | None
+    recipe: Recipe, number: int, actor: Policy | None, parallel: int, progress: CollectionProgress | None
 ) -> TransitionDataset:
     part = recipe.mixture[number]
     before = sum(earlier.transitions for earlier in recipe.mixture[:number])
