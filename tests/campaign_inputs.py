@@ -422,7 +422,7 @@ def _pendulum_rows() -> Any:
 
 
 def _report(folder: Path) -> object:
-    from offline_robust.experiments.comparison import rewrite_report
+    from offline_robust.experiments.reporting import rewrite_report
 
     return rewrite_report(folder / "run")
 
@@ -435,7 +435,7 @@ def _open_run(folder: Path) -> object:
 
 
 def _policy(folder: Path) -> object:
-    from offline_robust.experiments.comparison import open_subject
+    from offline_robust.experiments.evaluating import open_subject
 
     policy = open_subject(folder / "run" / "policy.safetensors").policy
     return policy.act(np.zeros((2, 3), np.float32))

@@ -16,7 +16,7 @@ from offline_robust.cli import main
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.evaluation import evaluate
 from offline_robust.experiments import train
-from offline_robust.experiments.comparison import save_report
+from offline_robust.experiments.reporting import save_report
 from offline_robust.networks import Policy, PolicySpec
 
 RANDOM = ["data", "collect", "--policy", "random", "--env", "Pendulum-v1", "--transitions", "5"]

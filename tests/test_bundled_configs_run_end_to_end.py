@@ -11,7 +11,8 @@ from offline_robust.collection import collect
 from offline_robust.datasets.writers import write_npz
 from offline_robust.envs import load_suite, system
 from offline_robust.experiments import load_config, train
-from offline_robust.experiments.comparison import compare_runs, save_report
+from offline_robust.experiments.evaluating import compare_runs
+from offline_robust.experiments.reporting import save_report
 from offline_robust.files import bundled
 
 LEARNERS = ("sac", "dr_sac", "fqi", "rfqi")

@@ -14,7 +14,9 @@ from toys import run_values
 from offline_robust.cli import main
 from offline_robust.envs import list_suites, load_suite, system
 from offline_robust.evaluation import Results, rollout
-from offline_robust.experiments import comparison, load_run, train
+from offline_robust.experiments import load_run, train
+from offline_robust.experiments.evaluating import compare_runs
+from offline_robust.experiments.reporting import save_report
 
 PERTURB = ["--perturb", "length=0.8,1,1.2", "--episodes", "2", "--seed", "3"]
 
@@ -113,8 +115,8 @@ def test_a_reference_that_does_not_fit_is_refused_before_anything_runs(
 
 
 def test_every_result_keeps_the_protocol_and_the_versions(trained: Path, tmp_path: Path) -> None:
-    results = comparison.compare_runs([load_run(trained)], perturb=["length=1"], episodes=1)
-    comparison.save_report(tmp_path, results, [], "")
+    results = compare_runs([load_run(trained)], perturb=["length=1"], episodes=1)
+    save_report(tmp_path, results, [], "")
     meta = Results.read(tmp_path / "results.csv").meta
     assert meta["checkpoint"] == "last"
     assert set(meta["versions"]) >= {"python", "offline-robust", "numpy", "torch", "gymnasium", "mujoco"}

@@ -17,8 +17,9 @@ from offline_robust.datasets import load_dataset, write_npz
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import CheckpointError, ConfigError
 from offline_robust.evaluation import Results
-from offline_robust.experiments import comparison, load_run
+from offline_robust.experiments import load_run
 from offline_robust.experiments.config import TrainingConfig, load_config
+from offline_robust.experiments.evaluating import evaluate_run, open_subject
 from offline_robust.learners import LEARNERS
 from offline_robust.sweeps import comparison as sweep_comparison
 from offline_robust.sweeps import driver
@@ -184,7 +185,7 @@ def test_a_file_says_the_same_as_the_options(
 def test_policies_are_evaluated_and_compared_by_file_and_by_name(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = comparison.open_subject("pendulum-td3").policy
+    policy = open_subject("pendulum-td3").policy
     policy.save(folder / "mine.safetensors")
     protocol = ["--suite", "two.yaml", "--episodes", "2", "--quiet"]
     assert call(capsys, monkeypatch, "evaluate", "pendulum-td3", *protocol, "--out", "one")[0] == 0
@@ -199,12 +200,12 @@ def test_several_suites_are_one_evaluation_in_which_nothing_runs_twice(folder: P
     (folder / "three.yaml").write_text(
         yaml.safe_dump({"name": "three", "sweeps": [{"parameter": "length", "mode": "scale", "levels": [0.8, 1.2]}]})
     )
-    subject = comparison.open_subject("pendulum-td3")
-    found = comparison.evaluate_run(subject, suite="two.yaml, three.yaml", episodes=1)
+    subject = open_subject("pendulum-td3")
+    found = evaluate_run(subject, suite="two.yaml, three.yaml", episodes=1)
     labels = list(found.frame["condition"])
     assert labels.count("length x0.8") == labels.count("length x1.2") == 1
     assert found.meta["suite"] == "two-lengths, three"
-    alone = comparison.evaluate_run(subject, suite="two.yaml", episodes=1).frame.set_index("condition")["return"]
+    alone = evaluate_run(subject, suite="two.yaml", episodes=1).frame.set_index("condition")["return"]
     assert found.frame.set_index("condition")["return"].loc[alone.index].tolist() == alone.tolist()
 
 
@@ -249,11 +250,11 @@ def test_a_policy_whose_environment_would_import_code_is_refused(tmp_path: Path)
 
     from offline_robust.networks import Policy
 
-    policy = comparison.open_subject("pendulum-td3").policy
+    policy = open_subject("pendulum-td3").policy
     evil = Policy(replace(policy.spec, environment=EnvironmentSpec("os:Pendulum-v1")), policy.actor)
     evil.save(tmp_path / "evil.safetensors")
     with pytest.raises(CheckpointError, match="import code"):
-        comparison.open_subject(tmp_path / "evil.safetensors")
+        open_subject(tmp_path / "evil.safetensors")
 
 
 def test_a_comparison_file_holds_one_comparison(tmp_path: Path) -> None:

@@ -15,17 +15,16 @@ from d3rlpy_toys import feed_of, fitting, make, small, steps
 from test_every_learner_keeps_its_promises import assert_same_state
 from toys import line_dataset, saved
 
-from offline_robust.baselines import read_policy
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE, require_d3rlpy
 from offline_robust.baselines.policy_files import D3RLPyPolicy
 from offline_robust.datasets import TransitionDataset
 from offline_robust.errors import CheckpointError, ConfigError, EvaluationError, MissingExtra
 from offline_robust.evaluation import evaluate
-from offline_robust.evaluation.cells import fingerprint
+from offline_robust.evaluation.finished import fingerprint
 from offline_robust.experiments import load_config, load_run, train
 from offline_robust.experiments.checkpoints import load_checkpoint, save_checkpoint
 from offline_robust.experiments.config import parse_override
-from offline_robust.networks import Policy
+from offline_robust.networks import Policy, load_policy
 
 d3rlpy = require_d3rlpy("these tests")
 FOUR = ("TD3PlusBC", "IQL", "CQL", "ReBRAC")
@@ -159,10 +158,10 @@ def test_the_exported_policy_is_ours_and_agrees(name: str, scalers, tmp_path) ->
     steps(learner, 5)
     policy = learner.policy
     policy.save(tmp_path / "p.safetensors")
-    assert type(read_policy(tmp_path / "p.safetensors")) is type(policy) is Policy
+    assert type(load_policy(tmp_path / "p.safetensors")) is type(policy) is Policy
     observations = np.random.default_rng(0).normal(0, 2, (200, 1)).astype(np.float32)
     expected = learner.algorithm.predict(observations)
-    found = read_policy(tmp_path / "p.safetensors").act(observations)
+    found = load_policy(tmp_path / "p.safetensors").act(observations)
     assert found.shape == expected.shape
     if name in DISCRETE:
         assert (found == expected).mean() > 0.99  # a tie within rounding may fall either way
@@ -194,7 +193,7 @@ def test_other_policies_act_through_d3rlpy_and_survive_the_disk(name: str, field
     steps(learner, 4)
     policy = learner.policy
     policy.save(tmp_path / "p.safetensors")
-    read = read_policy(tmp_path / "p.safetensors")
+    read = load_policy(tmp_path / "p.safetensors")
     assert type(read) is D3RLPyPolicy
     observations = torch.randn(30, 1, generator=torch.Generator().manual_seed(0))
     actions = policy.act(observations)
@@ -235,7 +234,7 @@ def test_hostile_policy_files_are_one_clear_line(tmp_path) -> None:
     for said, (description, values) in cases.items():
         save_file(values, tmp_path / "bad.safetensors", {"policy": json.dumps(description)})
         with pytest.raises(CheckpointError, match=said) as refused:
-            read_policy(tmp_path / "bad.safetensors")
+            load_policy(tmp_path / "bad.safetensors")
         assert "\n" not in str(refused.value)
 
 
@@ -243,7 +242,7 @@ def test_d3_files_are_refused(tmp_path) -> None:
     """They are pickles: reading one would run whatever its maker put in."""
     make("TD3PlusBC", line_dataset()).algorithm.save(str(tmp_path / "model.d3"))
     with pytest.raises(CheckpointError, match="pickled policies are never loaded"):
-        read_policy(tmp_path / "model.d3")
+        load_policy(tmp_path / "model.d3")
 
 
 def test_hostile_checkpoints_are_refused() -> None:

@@ -15,9 +15,9 @@ from offline_robust.collection import collect
 from offline_robust.datasets import convert, describe, load_dataset, write_d4rl, write_npz
 from offline_robust.environment import EnvironmentChoice, EnvironmentSpec, WrapperSpec, agree, from_gymnasium, make_spec
 from offline_robust.errors import ConfigError, DatasetError, EvaluationError, UserError
-from offline_robust.evaluation import evaluate, score_reference
+from offline_robust.evaluation import EvaluationRequest, evaluate, score_reference
 from offline_robust.experiments import load_config, load_run, train
-from offline_robust.experiments.comparison import check_score, compare_runs, environment_of_run, evaluate_run
+from offline_robust.experiments.evaluating import check_score, compare_runs, environment_of_run, evaluate_run
 
 LIGHT = make_spec("Pendulum-v1", {"g": 2.0}, step_limit=20)
 SHORT = {"steps": 2, "log_every": 1, "batch_size": 8}
@@ -163,10 +163,10 @@ def test_another_environment_that_the_user_names_is_taken_bare_with_a_warning(li
     gym.register("SecondPendulum-v0", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=7)
     try:
         with pytest.warns(UserWarning, match=r"the data's own is Pendulum-v1 with g=2.0"):
-            chosen = environment_of_run(run, "SecondPendulum-v0")
+            chosen = environment_of_run(run, EvaluationRequest(env="SecondPendulum-v0"))
         assert chosen == EnvironmentSpec("SecondPendulum-v0")
         with pytest.raises(EvaluationError, match="ClipAction: SecondPendulum-v0 has no such wrapper; it has none"):
-            environment_of_run(run, "SecondPendulum-v0", ["ClipAction"])
+            environment_of_run(run, EvaluationRequest(env="SecondPendulum-v0", ignore_wrappers=["ClipAction"]))
     finally:
         del gym.registry["SecondPendulum-v0"]
 
@@ -175,8 +175,9 @@ def test_a_score_is_of_the_environment_without_the_wrappers_that_are_ignored(tmp
     clipped = make_spec("Pendulum-v1", wrappers=[{"name": "ClipReward", "kwargs": {"min_reward": -1.0}}])
     run = train(values(write_npz(collect(None, clipped, transitions=60), tmp_path / "x.npz")), out=tmp_path / "run")
     with pytest.raises(EvaluationError, match="ClipReward"):
-        check_score("ours", [run])
-    assert check_score("ours", [run], None, ["ClipReward"]) == score_reference("ours", "Pendulum-v1")
+        check_score("ours", [run], EvaluationRequest())
+    bare = EvaluationRequest(ignore_wrappers=["ClipReward"])
+    assert check_score("ours", [run], bare) == score_reference("ours", "Pendulum-v1")
 
 
 def test_configurations_say_the_environment_in_both_ways_and_old_ones_still_load() -> None:

@@ -15,8 +15,7 @@ from offline_robust.environment import EnvironmentSpec
 from offline_robust.envs import Perturbation, system
 from offline_robust.errors import DatasetError, EvaluationError
 from offline_robust.files import bundled
-from offline_robust.networks import Policy, PolicySpec, load_policy, policy_spec
-from offline_robust.networks.policies import build_actor
+from offline_robust.networks import Policy, PolicySpec, build_actor, load_policy, policy_spec
 
 
 def random_policy(env_id: str, width: int, kind: str = "deterministic") -> Policy:

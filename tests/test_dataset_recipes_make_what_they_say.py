@@ -21,8 +21,7 @@ from offline_robust.envs import system
 from offline_robust.errors import ConfigError, DatasetError, DatasetNotFound, UserError
 from offline_robust.experiments import train
 from offline_robust.files import bundled
-from offline_robust.networks import Policy, load_policy, policy_spec
-from offline_robust.networks.policies import build_actor
+from offline_robust.networks import Policy, build_actor, load_policy, policy_spec
 
 RECIPE = {"name": "tiny", "env_id": "Pendulum-v1", "epsilon": 1.0, "transitions": 30, "seed": 0, "description": "x"}
 PARTS = [

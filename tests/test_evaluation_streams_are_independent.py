@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offline_robust.collection.behaviour import Behaviour
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.envs import GymnasiumBatch, NoiseLayer, Perturbation, Suite, system
+from offline_robust.envs import GymnasiumBatch, Perturbation, Stages, Suite, system
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation import evaluate
 from offline_robust.networks import Policy, policy_spec
@@ -28,9 +28,9 @@ def _swing(observations: NDArray[Any]) -> NDArray[np.float32]:
 
 def _layer(
     levels: dict[str, float], episodes: range, actions: gym.Space[Any], observations: int = 3, seed: int = 0
-) -> NoiseLayer:
+) -> Stages:
     of = replace(system(ENV), action_space=actions, observation_space=gym.spaces.Box(-1, 1, (observations,)))
-    return NoiseLayer(of, [of.ready(Perturbation(name, level)) for name, level in levels.items()], seed, episodes)
+    return Stages(of, [of.ready(Perturbation(name, level)) for name, level in levels.items()], seed, episodes)
 
 
 def _returns(results: Any, condition: str) -> NDArray[np.float64]:

@@ -130,7 +130,7 @@ def test_another_version_or_other_code_runs_again(
     calls.clear()
     for name, value in (("versions", {"mujoco": "0"}), ("_code", "another")):
         with monkeypatch.context() as patch:
-            patch.setattr(f"offline_robust.evaluation.cells.{name}", lambda value=value: value)
+            patch.setattr(f"offline_robust.evaluation.finished.{name}", lambda value=value: value)
             run(tmp_path)
         assert len(calls) == 25, name
         calls.clear()
@@ -162,7 +162,7 @@ def test_damaged_and_foreign_cells_are_left_with_a_warning(tmp_path: Path, calls
 
 def test_numbers_that_a_checksum_cannot_judge_are_refused(tmp_path: Path, calls: list[int]) -> None:
     """A forged cell may carry a right checksum: what it holds is looked at all the same."""
-    from offline_robust.evaluation.cells import _digest
+    from offline_robust.evaluation.finished import _digest
 
     run(tmp_path, "length=1")
     (path,) = cells_in(tmp_path)

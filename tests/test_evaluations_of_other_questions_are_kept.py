@@ -12,8 +12,9 @@ from toys import run_values
 from offline_robust.cli import main
 from offline_robust.evaluation import Results
 from offline_robust.experiments import load_run, train
-from offline_robust.experiments.comparison import compare_runs, open_subject, rewrite_report, save_report
 from offline_robust.experiments.earlier import earlier_results, name_of, save_results
+from offline_robust.experiments.evaluating import compare_runs, open_subject
+from offline_robust.experiments.reporting import rewrite_report, save_report
 from offline_robust.sweeps.worker import is_finished, prepare, run_cell
 
 

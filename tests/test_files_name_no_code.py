@@ -21,8 +21,8 @@ from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import UserError
 from offline_robust.evaluation.levels import nominal_level
 from offline_robust.experiments import load_run, train
-from offline_robust.experiments.comparison import open_subject
 from offline_robust.experiments.config import load_config
+from offline_robust.experiments.evaluating import open_subject
 from offline_robust.networks import Policy, PolicySpec
 from offline_robust.untrusted import CodeRefused, refuse_code
 

@@ -15,7 +15,7 @@ from sweep_toys import base, written_elsewhere
 
 from offline_robust import load_run, train
 from offline_robust.errors import FolderInUse, UserError
-from offline_robust.experiments.comparison import rewrite_report
+from offline_robust.experiments.reporting import rewrite_report
 from offline_robust.files import write_text
 from offline_robust.locks import LOCK, writing
 

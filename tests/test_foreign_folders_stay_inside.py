@@ -20,8 +20,8 @@ from offline_robust.errors import CheckpointError, DatasetError, EvaluationError
 from offline_robust.evaluation import evaluate
 from offline_robust.evaluation.results import Results
 from offline_robust.experiments import load_run, train
-from offline_robust.experiments.comparison import rewrite_report, save_report
 from offline_robust.experiments.config import load_config
+from offline_robust.experiments.reporting import rewrite_report, save_report
 from offline_robust.networks import Policy, PolicySpec, load_policy
 from offline_robust.plain_yaml import read_yaml
 from offline_robust.untrusted import Unreadable, open_regular, within

@@ -61,7 +61,7 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    components: list[list[str]] = []
 
     def visit(module: str) -> None:
         index[module] = low[module] = len(index)
@@ -77,12 +77,12 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
             component = sorted(stack[start:])
             del stack[start:]
             if len(component) > 1 or module in graph[module]:
-                found.append(component)
+                components.append(component)
 
     for module in sorted(graph):
         if module not in index:
             visit(module)
-    return found
+    return components
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.envs import Levels, NoiseLayer, Perturbation, System, system
+from offline_robust.envs import Perturbation, Stages, System, system
 from offline_robust.errors import EvaluationError
 
 N, STEPS = 40, 200
@@ -24,8 +24,8 @@ def _system(actions: gym.Space[Any] = BOX, observations: gym.Space[Any] | None =
     return replace(of, environment=EnvironmentSpec(env_id or of.env_id), observation_space=space, action_space=actions)
 
 
-def _layer(of: System, *stated: tuple[str, float], count: int = N) -> NoiseLayer:
-    return NoiseLayer(of, [of.ready(Perturbation(*s)) for s in stated], 0, range(count))
+def _layer(of: System, *stated: tuple[str, float], count: int = N) -> Stages:
+    return Stages(of, [of.ready(Perturbation(*s)) for s in stated], 0, range(count))
 
 
 def _seen(of: System, name: str, level: float, seen: NDArray[Any]) -> NDArray[Any]:
@@ -122,8 +122,8 @@ def test_a_late_actuator_rests_until_the_first_action_arrives() -> None:
 def test_a_delay_may_change_and_lie_between_whole_steps_on_the_way() -> None:
     of, seen = _system(), _walk()
     delay = Perturbation("observation_delay", 4.0, "absolute", "ramp", period=8)
-    layer, levels = NoiseLayer(of, [delay], 0, range(N)), Levels(of, [delay], 0, range(N))
-    shown = np.array([layer.observe(step, levels.at(t)) for t, step in enumerate(seen)])
+    layer = Stages(of, [delay], 0, range(N))
+    shown = np.array([layer.observe(step) for step in seen])
     for t, ago in ((0, 0), (2, 1), (4, 2), (8, 4), (50, 4)):
         np.testing.assert_array_equal(shown[t], seen[t - ago])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_robust.envs import Levels, NoiseLayer, Perturbation, System, system
+from offline_robust.envs import Perturbation, Stages, System, system
 
 ENV = "Pendulum-v1"
 
@@ -28,13 +29,13 @@ def _ready(of: System, *stated: tuple[str, float]) -> list[Perturbation]:
 
 
 def _path(
-    stated: list[Perturbation], episodes: Any, seed: int = 0, actions: float = 0.3, levels: Any = None, swing: float = 0
+    stated: list[Perturbation], episodes: Any, seed: int = 0, actions: float = 0.3, swing: float = 0
 ) -> NDArray[np.float64]:
     """What comes out over an episode of one observation and swinging actions: (steps, N, O + A)."""
-    layer, count = NoiseLayer(system(ENV), stated, seed, episodes), len(episodes)
+    layer, count = Stages(system(ENV), stated, seed, episodes), len(episodes)
     seen, done = np.full((count, 3), 0.5), np.full((count, 1), actions)
     waves = swing * np.sin(np.arange(STEPS))
-    return np.array([np.hstack([layer.observe(seen, levels), layer.act(done + wave, levels)]) for wave in waves])
+    return np.array([np.hstack([layer.observe(seen), layer.act(done + wave)]) for wave in waves])
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -96,8 +97,9 @@ def test_draws_are_those_of_the_published_tables() -> None:
 def test_levels_given_step_by_step_do_what_constant_ones_do() -> None:
     of = system(ENV)
     stated = _ready(of, *((name, levels[0]) for name, levels in LEVELS.items()), ("action_delay", 3.0))
-    levels = Levels(of, stated, 0, range(3)).at(0)
-    np.testing.assert_array_equal(_path(stated, range(3), levels=levels, swing=0.2), _path(stated, range(3), swing=0.2))
+    moving = [replace(p, schedule="ramp", start=p.level, period=1) for p in stated]
+    assert all(p.moves for p in moving)
+    np.testing.assert_array_equal(_path(moving, range(3), swing=0.2), _path(stated, range(3), swing=0.2))
 
 
 def test_a_kind_stated_twice_draws_twice() -> None:
@@ -111,7 +113,7 @@ def test_what_happens_in_one_row_disturbs_no_other() -> None:
     """Rows of ended episodes may hold anything."""
     of = system(ENV)
     stated = _ready(of, *((name, levels[0]) for name, levels in LEVELS.items() if name != "action_cauchy"))
-    plain, wild = (NoiseLayer(of, stated, 0, range(3)) for _ in range(2))
+    plain, wild = (Stages(of, stated, 0, range(3)) for _ in range(2))
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
         seen, done = rng.normal(size=(3, 3)), rng.uniform(-1, 1, (3, 1))
@@ -123,7 +125,7 @@ def test_what_happens_in_one_row_disturbs_no_other() -> None:
 
 def test_without_perturbations_everything_passes_untouched() -> None:
     of = system(ENV)
-    layer = NoiseLayer(of, _ready(of, ("observation_noise", 0.0), ("action_scale", 1.0)), 0, range(2))
+    layer = Stages(of, _ready(of, ("observation_noise", 0.0), ("action_scale", 1.0)), 0, range(2))
     seen, done = np.ones((2, 3)), np.full((2, 1), 9.0)
     assert layer.observe(seen) is seen
     assert layer.act(done) is done

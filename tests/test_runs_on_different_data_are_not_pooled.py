@@ -19,8 +19,9 @@ from offline_robust.collection import collect
 from offline_robust.datasets.writers import write_npz
 from offline_robust.evaluation import Results
 from offline_robust.experiments import Run, train
-from offline_robust.experiments.comparison import compare_runs, rewrite_report, save_report
+from offline_robust.experiments.evaluating import compare_runs
 from offline_robust.experiments.labels import distinct_labels
+from offline_robust.experiments.reporting import rewrite_report, save_report
 from offline_robust.experiments.tracking import group_of
 from offline_robust.reports import build_report
 from offline_robust.reports.markdown import document

@@ -14,8 +14,9 @@ from offline_robust.datasets import load_dataset
 from offline_robust.datasets.writers import write_npz
 from offline_robust.environment import make_spec
 from offline_robust.experiments import load_run, train
-from offline_robust.experiments.comparison import compare_runs, save_report
 from offline_robust.experiments.config import load_config
+from offline_robust.experiments.evaluating import compare_runs
+from offline_robust.experiments.reporting import save_report
 from offline_robust.sweeps.grids import digest
 from offline_robust.sweeps.worker import prepare, refuse_another
 

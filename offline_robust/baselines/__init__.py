@@ -9,7 +9,6 @@ from offline_robust.baselines.conversion import from_replay_buffer, to_replay_bu
 from offline_robust.baselines.d3rlpy_files import read_d3rlpy, write_d3rlpy
 from offline_robust.baselines.learner import D3RLPyLearner
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE, PREFIX
-from offline_robust.baselines.policy_files import read_policy
 from offline_robust.learners import LEARNERS
 
 for _name in (*CONTINUOUS, *DISCRETE):
@@ -22,7 +21,6 @@ __all__ = [
     "PolicyAlgorithm",
     "from_replay_buffer",
     "read_d3rlpy",
-    "read_policy",
     "to_replay_buffer",
     "write_d3rlpy",
 ]

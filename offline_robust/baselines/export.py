@@ -18,8 +18,8 @@ from offline_robust.baselines.policy_files import D3RLPyPolicy
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.networks import Policy, PolicySpec
 from offline_robust.networks.actors import LOG_STD_RANGE
-from offline_robust.networks.policies import build_actor
-from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH, Kind
+from offline_robust.networks.kinds import KINDS, build_actor
+from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH
 
 _MEAN = ("TD3PlusBC", "TD3", "DDPG", "ReBRAC", "PRDC", "AWAC", "IQL", "BC")
 """The action is tanh of the network's mean; where the policy has a law around it, that is not our squashed Gaussian."""
@@ -64,7 +64,7 @@ def _own(algorithm: Any, name: str, environment: EnvironmentSpec | None) -> Poli
     layers = _relu_layers(actor._encoder)
     if layers is None:
         return None
-    kind: Kind = "greedy" if name in DISCRETE else "tanh_gaussian" if "log_std" in heads else "deterministic"
+    kind = "greedy" if name in DISCRETE else "tanh_gaussian" if "log_std" in heads else "deterministic"
     spec = PolicySpec(
         kind,
         layers[0].in_features,
@@ -87,8 +87,8 @@ def _relu_layers(encoder: nn.Module) -> list[nn.Linear] | None:
     return linears if fits else None
 
 
-def _range(algorithm: Any, kind: Kind, actions: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if kind == "greedy":
+def _range(algorithm: Any, kind: str, actions: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if KINDS[kind].discrete:
         return (), ()
     if (scaler := algorithm.action_scaler) is None:
         return (-1.0,) * actions, (1.0,) * actions
@@ -101,7 +101,7 @@ def _filled(spec: PolicySpec, layers: list[nn.Linear], heads: Mapping[str, nn.Li
     device = layers[0].weight.device
     actor: Any = build_actor(spec, torch.Generator()).to(device)
     into: list[nn.Linear] = list(actor.trunk.linears)
-    if spec.kind == "tanh_gaussian":
+    if "log_std" in heads:
         into += [actor.mean, actor.log_std]
     for ours, theirs in zip(into, [*layers, *heads.values()], strict=True):
         ours.weight.copy_(theirs.weight)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from offline_robust.baselines.names import DISCRETE, require_d3rlpy
 from offline_robust.errors import ConfigError, nearest
-from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
+from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH
 
 SPACE = "space"
 """Our own action scaler: the bounds of the action space, where these are not [-1, 1] already."""

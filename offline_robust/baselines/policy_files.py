@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -20,16 +19,13 @@ from offline_robust.baselines.modules import networks_of
 from offline_robust.baselines.names import CONTINUOUS, DISCRETE
 from offline_robust.baselines.streams import PrivateStream
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.errors import CheckpointError, EvaluationError, MissingExtra, UserError
+from offline_robust.errors import EvaluationError
 from offline_robust.files import write_bytes
-from offline_robust.networks import Policy, PolicySpec, load_policy
+from offline_robust.networks import Policy, PolicySpec
 from offline_robust.networks.policies import load_tensors
 from offline_robust.networks.spec import decode_environment
-from offline_robust.tensor_files import open_tensors
-from offline_robust.untrusted import parse_json
 
 _FORMAT = "offline-robust-d3rlpy-policy-1"
-_MAX_JSON = 2**20
 _MAX_DIM = 65_536
 _ABOUT = ("name", "config", "sizes", "environment", "env_id")
 _SCALERS = ("observation_scaler", "action_scaler", "reward_scaler")
@@ -76,6 +72,17 @@ class D3RLPyPolicy(Policy):
         about["environment"] = None if environment is None else environment.to_dict()
         return cls(algorithm, about)
 
+    def in_float64(self, stochastic: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `Policy.in_float64`: in d3rlpy's own float32; a draw is seeded by the noise."""
+
+        def act(observations: Tensor, noise: Tensor) -> Tensor:
+            if not stochastic:
+                return torch.as_tensor(self.act(observations))
+            seed = int.from_bytes(noise.numpy().tobytes()[:7], "little")
+            return torch.as_tensor(self.act(observations, deterministic=False, generator=_seeded(seed)))
+
+        return act
+
     @property
     def identity(self) -> str:
         """What tells it apart from other policies, beside its weights."""
@@ -105,33 +112,23 @@ class D3RLPyPolicy(Policy):
         write_bytes(path, save(tensors, metadata))
 
 
-def read_policy(path: str | Path) -> Policy:
-    """Reads a policy that a run has saved, of either kind. Nothing is ever unpickled: `.d3` files are refused.
+def read_policy(file: Any, about: Mapping[str, Any], where: Path) -> D3RLPyPolicy:
+    """Reads what `D3RLPyPolicy.save` wrote, for `networks.load_policy`.
+
+    Args:
+        file: open safetensors.
+        about: its description, of this format, otherwise not trusted.
+        where: for messages.
 
     Raises:
-        CheckpointError: not such a file, damaged, or its tensors do not fit its description.
-        MissingExtra: the policy acts through d3rlpy, which is not installed.
+        CheckpointError: its tensors do not fit its description.
+        MissingExtra: d3rlpy is not installed.
+        ValueError: it is no description of an algorithm.
     """
-    where = Path(path)
-    try:
-        with open_tensors(where) as file:
-            text = (file.metadata() or {}).get("policy", "")
-            about = parse_json(text, _MAX_JSON) if text else None
-            if not isinstance(about, dict) or about.get("format") != _FORMAT:
-                return load_policy(where)  # of ours, or refused with its own message
-            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            _check(about, sum(math.prod(each.get_shape()) for each in found.values()))
-            algorithm = _rebuilt(about)
-            policy = D3RLPyPolicy(algorithm, {key: about[key] for key in _ABOUT if key in about})
-            load_tensors(policy.actor, {name: file.get_tensor(name) for name in found}, where)
-    except (SafetensorError, OSError):
-        return load_policy(where)
-    except (CheckpointError, MissingExtra):
-        raise
-    except UserError as error:
-        raise CheckpointError(f"{where}: the policy's description is damaged ({error})") from None
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{where}: damaged ({type(error).__name__}: {str(error)[:200]})") from None
+    found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    _check(about, sum(math.prod(each.get_shape()) for each in found.values()))
+    policy = D3RLPyPolicy(_rebuilt(about), {key: about[key] for key in _ABOUT if key in about})
+    load_tensors(policy.actor, {name: file.get_tensor(name) for name in found}, where)
     return policy
 
 
@@ -159,6 +156,10 @@ def _rebuilt(about: Mapping[str, Any]) -> Any:
         if scaler is not None and (not scaler.built or any(np.shape(v) != (width,) for v in _arrays(scaler))):
             raise ValueError(f"{key} is not fitted to width {width}")
     return algorithm
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _arrays(scaler: Any) -> list[Any]:

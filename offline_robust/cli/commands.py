@@ -94,7 +94,7 @@ def report(
     ] = False,
 ) -> None:
     """Write report.html anew from the results in a folder, with the scores it had or those that are named now."""
-    from offline_robust.experiments.comparison import rewrite_report
+    from offline_robust.experiments.reporting import rewrite_report
 
     stdout.say(f"report: {rewrite_report(folder, score, outside)}")
 

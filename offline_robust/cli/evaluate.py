@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from offline_robust.locks import writing
 from offline_robust.numerals import whole
 from offline_robust.untrusted import within
 
+if TYPE_CHECKING:
+    from offline_robust.evaluation import EvaluationRequest
+
 SuiteName = Annotated[
     str | None, typer.Option(help="A suite's name or YAML file; several, separated by commas. Default: the run's own.")
 ]
@@ -37,19 +40,6 @@ EvaluationSeed = Annotated[int | None, counted(0, "Seed of start states and nois
 _YAML = (".yaml", ".yml")
 _NAMED = 5
 """Tables of earlier evaluations that are named."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What `compare_runs` is asked for, as options have it."""
-
-    suite: str | None
-    perturb: list[str]
-    episodes: int | None
-    seed: int | None
-    env: str | None
-    max_steps: int | None
-    ignore_wrappers: list[str]
 
 
 def register(app: typer.Typer) -> None:
@@ -79,13 +69,22 @@ def evaluate(
 
     An evaluation that was stopped goes on from its finished conditions when the same command is given again.
     """
+    from offline_robust.evaluation import EvaluationRequest
     from offline_robust.experiments import Run
-    from offline_robust.experiments.comparison import open_subject
+    from offline_robust.experiments.evaluating import open_subject
 
     subject = open_subject(run)
     folder = out or (subject.folder if isinstance(subject, Run) else Path("runs") / subject.name)
-    asked = _Asked(suite, perturb or [], episodes, seed, env, max_steps, ignore_wrapper or [])
-    _evaluate_and_report([subject], folder, asked, score, quiet, as_json)
+    request = EvaluationRequest(
+        suite=suite,
+        perturb=perturb,
+        episodes=episodes,
+        seed=seed,
+        env=env,
+        max_steps=max_steps,
+        ignore_wrappers=ignore_wrapper or (),
+    )
+    _evaluate_and_report([subject], folder, request, score, quiet, as_json)
 
 
 def compare(
@@ -139,8 +138,23 @@ def compare(
             raise ConfigError(
                 "--engine, --jobs, --dry-run and --wandb need learners to train: --dataset and --learners"
             )
-        made = _Asked(suite, perturb or [], episodes, seed, env, max_steps, ignore_wrapper or [])
-        _compare_made(given, out, made, score, quiet, as_json, title)
+        from offline_robust.evaluation import EvaluationRequest
+        from offline_robust.experiments.evaluating import open_subject
+
+        if not given:
+            raise ConfigError(
+                "nothing to compare: give runs, or --dataset and --learners; see offline-robust compare --help"
+            )
+        request = EvaluationRequest(
+            suite=suite,
+            perturb=perturb,
+            episodes=episodes,
+            seed=seed,
+            env=env,
+            max_steps=max_steps,
+            ignore_wrappers=ignore_wrapper or (),
+        )
+        _evaluate_and_report([open_subject(name) for name in given], out, request, score, quiet, as_json, title)
         return
     if given and not from_file:
         raise ConfigError(f"{asked[0]} trains learners, and {given[0][:80]} is a run: give one or the other")
@@ -231,29 +245,10 @@ def _compare_trained(
     )
 
 
-def _compare_made(
-    given: list[str],
-    out: Path,
-    asked: _Asked,
-    score: str | None,
-    quiet: bool,
-    as_json: bool,
-    title: str,
-) -> None:
-    from offline_robust.experiments.comparison import open_subject
-
-    if not given:
-        raise ConfigError(
-            "nothing to compare: give runs, or --dataset and --learners; see offline-robust compare --help"
-        )
-    opened = [open_subject(name) for name in given]
-    _evaluate_and_report(opened, out, asked, score, quiet, as_json, title)
-
-
 def _evaluate_and_report(
     runs: list[Any],
     folder: Path,
-    asked: _Asked,
+    request: EvaluationRequest,
     score: str | None,
     quiet: bool,
     as_json: bool,
@@ -261,15 +256,16 @@ def _evaluate_and_report(
 ) -> None:
     import torch
 
-    from offline_robust.experiments.comparison import CELLS, check_conditions, check_score, compare_runs, save_report
-    from offline_robust.experiments.earlier import earlier_results
+    from offline_robust.experiments.earlier import CELLS, earlier_results
+    from offline_robust.experiments.evaluating import check_score, compare_runs
+    from offline_robust.experiments.reporting import save_report
     from offline_robust.reports import summary_table
 
-    check_conditions(asked.suite, asked.perturb)
-    reference = check_score(score, runs, asked.env, asked.ignore_wrappers)
+    request.check()
+    reference = check_score(score, runs, request)
     torch.set_num_threads(1)  # one forward of a few dozen rows: more threads only wait for each other
     with writing(folder), progress_bar(quiet or as_json) as bar:
-        results = compare_runs(runs, **vars(asked), progress=bar.evaluation, cells=within(folder, CELLS))
+        results = compare_runs(runs, request, progress=bar.evaluation, cells=within(folder, CELLS))
         path = save_report(folder, results, runs, _command(), title, score)
     kept = [str(table) for table in earlier_results(folder)]
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import gymnasium as gym
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from offline_robust.datasets.logged import Array
 from offline_robust.datasets.spaces import Spaces
 from offline_robust.networks import Policy
-from offline_robust.networks.policies import TanhGaussianActor
 
 _BLOCK = 64
 """Rows of one policy forward; see `_Actor`."""
@@ -100,8 +98,7 @@ class _Actor:
     """
 
     def __init__(self, policy: Policy, stochastic: bool) -> None:
-        self._actor = copy.deepcopy(policy.actor).double().cpu()
-        self._sampler = self._actor if stochastic and isinstance(self._actor, TanhGaussianActor) else None
+        self._act = policy.in_float64(stochastic)
         # Arrays and tensors share their memory; rows that no episode sits in hold figures nobody reads.
         self._observations = np.zeros((_BLOCK, policy.spec.observation_dim))
         self._normal = np.zeros((_BLOCK, policy.spec.action_dim))
@@ -125,11 +122,7 @@ class _Actor:
         return actions
 
     def _forward(self) -> Array:
-        observations = torch.from_numpy(self._observations)
-        if self._sampler is not None:
-            out = self._sampler.sample(observations, torch.from_numpy(self._normal))[0]
-        else:
-            out = self._actor(observations)
+        out = self._act(torch.from_numpy(self._observations), torch.from_numpy(self._normal))
         return out.float().numpy() if out.is_floating_point() else out.numpy()
 
 

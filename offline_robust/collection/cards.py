@@ -15,6 +15,7 @@ from offline_robust.collection.recipes import Recipe
 from offline_robust.datasets import TransitionDataset, describe
 from offline_robust.envs import Perturbation
 from offline_robust.networks import Policy
+from offline_robust.networks.kinds import KINDS
 
 _BUNDLED_POLICY = re.compile(r"[-\w]+")
 
@@ -82,7 +83,6 @@ def policy_card(
     """
     spec = policy.spec
     measured = np.asarray(returns, np.float64)
-    actor = {"tanh_gaussian": "a Gaussian squashed by tanh", "greedy": "the action of the largest value"}
     blocks = [
         f"# {name}",
         f"A behaviour policy for `{spec.env_id}`: it makes data, and is no baseline, for it learned online.",
@@ -100,7 +100,7 @@ def policy_card(
         ),
         "## Format",
         f"`policy.safetensors`: {spec.observation_dim} observations, hidden layers {list(spec.hidden)} with ReLU, "
-        f"{actor.get(spec.kind, 'one action, through tanh')}, {spec.action_text}. Read it with `load_policy`; nothing "
+        f"{KINDS[spec.kind].words}, {spec.action_text}. Read it with `load_policy`; nothing "
         "is unpickled.",
     ]
     return "\n\n".join(blocks) + "\n"

@@ -264,7 +264,7 @@ def _check_fit(
 def _perturbations(of: System, perturb: Sequence[str | Perturbation]) -> tuple[Perturbation, ...]:
     """Made ready for the system; they hold still, act on the physics, and have an effect."""
     ready = tuple(of.ready(one_level(item) if isinstance(item, str) else item) for item in perturb)
-    for item in of.noise(ready):
+    for item in of.outside(ready):
         raise DatasetError(f"{item.parameter} does not act on the physics: the data would not say what happened")
     for item in ready:
         if item.moves:

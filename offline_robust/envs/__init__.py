@@ -1,13 +1,13 @@
 """Perturbations as data, suites of them, and batched simulation."""
 
-from offline_robust.envs import classic, lunar_lander  # noqa: F401 - they register what can be perturbed
+from offline_robust.envs import classic, lunar_lander, noise  # noqa: F401 - they register what can be perturbed
 from offline_robust.envs.batched import BatchedEnv, GymnasiumBatch, make_batch
 from offline_robust.envs.effects import without_effect
-from offline_robust.envs.noise import NoiseLayer
 from offline_robust.envs.pendulum import BatchedPendulum
 from offline_robust.envs.perturbations import ParameterSpec, Perturbation, register_parameter
 from offline_robust.envs.physics import Physics, open_physics, perturb, register_physics
 from offline_robust.envs.schedules import Levels
+from offline_robust.envs.stages import Site, Stage, Stages, register_stage
 from offline_robust.envs.suite_files import list_suites, load_suite
 from offline_robust.envs.suites import (
     Axis,
@@ -28,10 +28,12 @@ __all__ = [
     "Condition",
     "GymnasiumBatch",
     "Levels",
-    "NoiseLayer",
     "ParameterSpec",
     "Perturbation",
     "Physics",
+    "Site",
+    "Stage",
+    "Stages",
     "Suite",
     "SuiteBlock",
     "System",
@@ -44,6 +46,7 @@ __all__ = [
     "perturb",
     "register_parameter",
     "register_physics",
+    "register_stage",
     "suite_from_perturb",
     "sweeps",
     "system",

@@ -21,7 +21,7 @@ from offline_robust.errors import EvaluationError
 StepResult = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Observations (N, O), rewards (N,), terminated (N,), truncated (N,)."""
 
-Acting = Sequence[Perturbation]
+Perturbations = Sequence[Perturbation]
 """The perturbations of one episode's physics, in order, with modes filled in."""
 
 
@@ -67,7 +67,7 @@ class GymnasiumBatch:
         episodes: for each episode the perturbations of its physics.
     """
 
-    def __init__(self, system: System, episodes: Sequence[Acting]) -> None:
+    def __init__(self, system: System, episodes: Sequence[Perturbations]) -> None:
         self._envs = [make_flat(system.environment) for _ in episodes]
         self._name = system.env_id
         self._physics = [open_physics(env, system.env_id) for env in self._envs]
@@ -137,10 +137,10 @@ class GymnasiumBatch:
                 deactivate()
 
 
-Engine = Callable[[System, Sequence[Acting]], BatchedEnv]
+Engine = Callable[[System, Sequence[Perturbations]], BatchedEnv]
 
 
-def make_batch(system: System, episodes: Sequence[Acting]) -> BatchedEnv:
+def make_batch(system: System, episodes: Sequence[Perturbations]) -> BatchedEnv:
     """The fastest batched environment there is for a system: an engine of its own, else `GymnasiumBatch`.
 
     Args:

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import sys
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -46,7 +47,7 @@ def environment_identity(environment: EnvironmentSpec) -> dict[str, str]:
     try:
         return {
             "entry_point": name,
-            "code": _code(env, module),
+            "code": _source_digest({cls for layer in layers(env) for cls in type(layer).__mro__}, module),
             "files": files_digest(model_files(named)),
             "models": _models(env),
         }
@@ -54,8 +55,14 @@ def environment_identity(environment: EnvironmentSpec) -> dict[str, str]:
         env.close()  # type: ignore[no-untyped-call]
 
 
-def _code(env: Env, entry: str) -> str:
-    classes = {cls for layer in layers(env) for cls in type(layer).__mro__}
+@lru_cache(maxsize=64)
+def code_digest(kind: type) -> str:
+    """A class by name, with a hash of its source and that of its bases where they are not this library's."""
+    foreign = any(cls.__module__.partition(".")[0] not in _VERSIONED for cls in kind.__mro__)
+    return f"{kind.__module__}:{kind.__qualname__} {_source_digest(set(kind.__mro__)) if foreign else ''}"
+
+
+def _source_digest(classes: set[type], entry: str = "") -> str:
     own = [cls for cls in classes if cls.__module__.partition(".")[0] not in _VERSIONED]
     modules = _modules({entry, *(cls.__module__ for cls in own)})
     paths = [path for module in modules.values() if (path := _source(module)) is not None]

@@ -205,22 +205,3 @@ def with_mode(perturbation: Perturbation, specs: Mapping[str, ParameterSpec]) ->
     """The same perturbation with its mode filled in."""
     mode: Any = perturbation.mode or specs[perturbation.parameter].default_mode
     return replace(perturbation, mode=mode, level=float(perturbation.level))
-
-
-def _noise(name: str, unit: str, high: float, meaning: str, target: Target) -> None:
-    register_parameter(ParameterSpec(name, unit, 0.0, high, "absolute", meaning, target, env=ANY))
-
-
-_noise(
-    "observation_noise", "units of the observation", 1e9,
-    "standard deviation of Gaussian noise on observations, but for Reacher's angles and LunarLander's contacts",
-    "observation",
-)  # fmt: skip
-_noise(
-    "action_noise", "units of the action", 1e9,
-    "standard deviation of Gaussian noise added to the action, then clipped to the action space", "action",
-)  # fmt: skip
-_noise(
-    "random_action", "-", 1.0,
-    "probability, at each step, that a uniformly random action replaces the policy's", "action",
-)  # fmt: skip

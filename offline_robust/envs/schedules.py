@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Levels:
         perturbations: with modes filled in.
         seed: the evaluation's seed.
         episodes: the episode indices, one per row.
+        before: how many perturbations of a parameter act before these: each moves along a path of its own.
 
     Attributes:
         moving: whether any level changes inside an episode.
@@ -40,20 +41,24 @@ class Levels:
     varied: bool
 
     def __init__(
-        self, system: System, perturbations: Sequence[Perturbation], seed: int, episodes: Sequence[int]
+        self,
+        system: System,
+        perturbations: Sequence[Perturbation],
+        seed: int,
+        episodes: Sequence[int],
+        before: Mapping[str, int] | None = None,
     ) -> None:
         self.moving = any(p.schedule not in ("constant", "uniform") for p in perturbations)
         self.varied = any(p.moves for p in perturbations)
         self._levels = np.tile([float(p.level) for p in perturbations], (len(episodes), 1))
         self._paths: list[tuple[int, float, float, _Place]] = []
-        before: Counter[str] = Counter()
+        count = Counter(before)
         for column, p in enumerate(perturbations):
             if p.moves:
                 start = p.neutral(_nominal(system, p.parameter)) if p.start is None else float(p.start)
-                # A parameter stated twice moves along two independent paths.
-                draws = _Draws(p.parameter, seed, episodes, before[p.parameter])
+                draws = _Draws(p.parameter, seed, episodes, count[p.parameter])
                 self._paths.append((column, start, float(p.level), _place(p, system.time_limit, draws)))
-            before[p.parameter] += 1
+            count[p.parameter] += 1
 
     def at(self, step: int) -> FloatArray:
         """The levels before one control step.

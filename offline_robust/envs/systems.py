@@ -107,8 +107,8 @@ class System:
         """Those that act inside the simulation, in order."""
         return tuple(p for p in perturbations if self.parameters[p.parameter].target == "physics")
 
-    def noise(self, perturbations: Sequence[Perturbation]) -> tuple[Perturbation, ...]:
-        """Those that act on what the policy sees or does, in order."""
+    def outside(self, perturbations: Sequence[Perturbation]) -> tuple[Perturbation, ...]:
+        """Those that act on what the policy sees or does (`stages`), in order."""
         return tuple(p for p in perturbations if self.parameters[p.parameter].target != "physics")
 
     def check(self, perturbations: Sequence[Perturbation]) -> bool:
@@ -119,17 +119,17 @@ class System:
         Raises:
             EvaluationError: a value leaves its physical range, or zero is scaled.
         """
-        acting, noises = self.physics(perturbations), self.noise(perturbations)
-        for noise in noises:
-            spec = self.parameters[noise.parameter]
-            if noise.mode == "scale" and spec.nominal == 0.0:
+        acting, outside = self.physics(perturbations), self.outside(perturbations)
+        for p in outside:
+            spec = self.parameters[p.parameter]
+            if p.mode == "scale" and spec.nominal == 0.0:
                 raise EvaluationError(f"{spec.name} is nominally 0, scaling does nothing: give its value")
-            for level in (noise.level, noise.start if noise.start is not None else noise.level):
-                spec.check(noise.apply(np.array([spec.nominal]), level))
+            for level in (p.level, p.start if p.start is not None else p.level):
+                spec.check(p.apply(np.array([spec.nominal]), level))
         still = all(not p.moves for p in perturbations)
         still &= all(
             float(p.apply(np.array([self.parameters[p.parameter].nominal]))[0]) == self.parameters[p.parameter].nominal
-            for p in noises
+            for p in outside
         )
         if not acting:
             return still

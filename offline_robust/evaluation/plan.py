@@ -2,76 +2,78 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from offline_robust.environment import EnvironmentSpec, as_spec
+from offline_robust.environment import EnvironmentSpec, as_spec, without
 from offline_robust.environment.spec import plain_values
-from offline_robust.envs import (
-    Condition,
-    NoiseLayer,
-    Perturbation,
-    Suite,
-    System,
-    load_suite,
-    suite_from_perturb,
-    system,
-    without_effect,
-)
+from offline_robust.envs import Condition, Perturbation, Stages, Suite, System, system, without_effect
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.acting import acting, check_spaces
+from offline_robust.evaluation.request import EvaluationRequest
 from offline_robust.networks import PolicySpec
 from offline_robust.process import versions
 
 _STARTS = zlib.crc32(b"evaluation starts")
 """Keeps the start states of an evaluation apart from those that collection draws from the same seed."""
 
-_MAX_EPISODES = 1_000_000
+EPISODES = 20
+"""Per condition, where nobody says."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is known, and checked, before the first step."""
+    """Everything that is known, and checked, before the first step.
 
+    Attributes:
+        request: what is asked for, all of it said.
+        system: the environment.
+        suite: what the conditions come from.
+        conditions: C of them.
+        stages: for each condition what its numbers depend on, see `Stages.fingerprints`.
+        seeds: of the start states, one for each episode.
+    """
+
+    request: EvaluationRequest
     system: System
     suite: Suite
     conditions: tuple[Condition, ...]
+    stages: tuple[tuple[str, ...], ...]
     seeds: list[int]
 
+    @property
+    def seed(self) -> int:
+        """Of start states and noise."""
+        return self.request.seed or 0
 
-def make_plan(
-    policy: Any,
-    environment: EnvironmentSpec,
-    suite: Suite | str | None,
-    perturb: str | Sequence[str] | None,
-    episodes: int,
-    seed: int,
-    max_steps: int | None,
-) -> Plan:
-    """Checks everything that can be checked before the first step; see `evaluate` for arguments and errors."""
-    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise EvaluationError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if episodes > _MAX_EPISODES:
-        raise EvaluationError(f"episodes must be {_MAX_EPISODES:,} at most, got {episodes}")
-    of = system(environment)
+    @property
+    def episodes(self) -> int:
+        """Per condition."""
+        return len(self.seeds)
+
+
+def make_plan(policy: Any, request: EvaluationRequest) -> Plan:
+    """Checks everything that can be checked before the first step; see `evaluate` for errors."""
+    request = request.or_else("", EPISODES, 0)
+    of = system(environment_for(policy, request))
     _check_policy(policy, of)
-    if max_steps is None and of.time_limit is None:
+    if request.max_steps is None and of.time_limit is None:
         raise EvaluationError(f"{of.env_id} has no time limit: give max_steps (--max-steps)")
-    chosen = _suite(suite, perturb)
-    conditions = chosen.for_system(of)
-    for condition in conditions:
-        # Built for no episodes: refuses what does not fit before the first condition runs.
-        NoiseLayer(of, of.noise(condition.perturbations), seed, ())
-    _refuse_inert(chosen, of, conditions)
+    suite, conditions = request.conditions(of)
+    seed, episodes = request.seed or 0, request.episodes or EPISODES
+    # Built for no episodes: refuses what does not fit before the first condition runs.
+    stages = tuple(Stages(of, c.perturbations, seed, (), policy).fingerprints for c in conditions)
+    _refuse_inert(suite, of, conditions)
     seeds = [int(np.random.SeedSequence([seed, k, _STARTS]).generate_state(1)[0]) for k in range(episodes)]
-    return Plan(of, chosen, conditions, seeds)
+    return Plan(request, of, suite, conditions, stages, seeds)
 
 
 def _refuse_inert(suite: Suite, of: System, conditions: Sequence[Condition]) -> None:
@@ -85,12 +87,10 @@ def _refuse_inert(suite: Suite, of: System, conditions: Sequence[Condition]) -> 
         message = f"{of.env_id}: {inert.label} changes nothing in this model{beside}{more}"
         if not suite.inert:
             raise EvaluationError(f"{message} ({of.parameters[parameter].meaning})")
-        warnings.warn(f"{message} (suite '{suite.name}')", stacklevel=4)
+        warnings.warn(f"{message} (suite '{suite.name}')", stacklevel=5)
 
 
-def environment_for(
-    policy: Any, env: str | EnvironmentSpec | None, env_kwargs: Mapping[str, Any] | None
-) -> EnvironmentSpec:
+def environment_for(policy: Any, request: EvaluationRequest) -> EnvironmentSpec:
     """Where a policy is evaluated: the environment that is asked for, else the one that it was made for.
 
     An id alone that is the policy's own names the policy's environment whole, with its keyword arguments, limit and
@@ -99,21 +99,22 @@ def environment_for(
     Raises:
         EvaluationError: nobody names one, or ``env_kwargs`` come beside a description that has its own.
     """
-    spec = getattr(policy, "spec", None)
+    spec, env = getattr(policy, "spec", None), request.env
     own = spec.environment if isinstance(spec, PolicySpec) else None
     if env is None:
         if own is None:
             raise EvaluationError("name the environment: the policy does not say what it was made for")
         env = own
-    asked = as_spec(env, "the evaluation")
-    if env_kwargs:
+    chosen = asked = as_spec(env, "the evaluation")
+    if request.env_kwargs:
         if isinstance(env, EnvironmentSpec) and env.kwargs:
             raise EvaluationError("give env_kwargs or an environment with its own, not both")
-        said = plain_values(env_kwargs, "env_kwargs")
+        said = plain_values(request.env_kwargs, "env_kwargs")
         base = own if own is not None and own.id == asked.id and asked.plain else asked
-        return replace(base, kwargs=said, source="the evaluation")
-    same = own is not None and asked.plain and asked.observation_space is None and own.id == asked.id
-    return own if same and own is not None else asked
+        chosen = replace(base, kwargs=said, source="the evaluation")
+    elif own is not None and asked.plain and asked.observation_space is None and own.id == asked.id:
+        chosen = own
+    return without(chosen, request.ignore_wrappers)
 
 
 def _check_policy(policy: Any, of: System) -> None:
@@ -135,7 +136,7 @@ def _check_policy(policy: Any, of: System) -> None:
     if not fits:
         raise EvaluationError(f"the policy gives {spec.action_text}, {of.environment} takes {actions}")
     if isinstance(actions, gym.spaces.Box) and (beyond := _beyond(spec, actions)):
-        warnings.warn(beyond + f" in {of.environment}: is it the environment of the data?", stacklevel=4)
+        warnings.warn(beyond + f" in {of.environment}: is it the environment of the data?", stacklevel=5)
 
 
 def _beyond(spec: PolicySpec, actions: gym.spaces.Box) -> str:
@@ -151,35 +152,22 @@ def _beyond(spec: PolicySpec, actions: gym.spaces.Box) -> str:
     )
 
 
-def _suite(suite: Suite | str | None, perturb: str | Sequence[str] | None) -> Suite:
-    if suite is not None and perturb:
-        raise EvaluationError("give a suite or perturbations, not both")
-    if perturb:
-        return suite_from_perturb(perturb)
-    if suite is None:
-        return Suite.of("nominal", [Condition((), nominal=True)])
-    return suite if isinstance(suite, Suite) else load_suite(suite)
-
-
-def describe(
-    suite: Suite,
-    conditions: Sequence[Condition],
-    environment: EnvironmentSpec,
-    episodes: int,
-    seed: int,
-    max_steps: int | None,
-) -> dict[str, Any]:
+def describe(plan: Plan) -> dict[str, Any]:
     """What is kept with a results table: what was asked, and the versions that answered."""
-    return {
+    environment = plan.system.environment
+    described = {
         "env_id": str(environment),
         "environment": environment.to_dict(),
-        "suite": suite.name,
-        "suite_source": suite.source,
-        "conditions": len(conditions),
-        "episodes": episodes,
-        "seed": seed,
-        "max_steps": max_steps,
+        "suite": plan.suite.name,
+        "suite_source": plan.suite.source,
+        "conditions": len(plan.conditions),
+        "episodes": plan.episodes,
+        "seed": plan.seed,
+        "max_steps": plan.request.max_steps,
         "policy": "deterministic",
         "checkpoint": "last",
         "versions": versions(),
     }
+    if any(len(stages) > 1 for stages in plan.stages):  # there is more than physics
+        described["stages"] = hashlib.sha256(json.dumps([stages[1:] for stages in plan.stages]).encode()).hexdigest()
+    return described

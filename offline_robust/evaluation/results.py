@@ -16,6 +16,7 @@ import pandas as pd
 from offline_robust.csv_text import csv_of, plain
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import EvaluationError
+from offline_robust.evaluation.summary import summarise
 from offline_robust.files import write_json, write_text
 from offline_robust.untrusted import MAX_NUMBER, free_memory, parse_json, read_regular
 
@@ -143,9 +144,6 @@ class Results:
 
     def summary(self, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
         """The table of statistics per learner; see `offline_robust.evaluation.summary.summarise`."""
-        # The statistics read tables, so they cannot be imported above.
-        from offline_robust.evaluation.summary import summarise
-
         return summarise(self, rng, draws)
 
 
@@ -213,10 +211,6 @@ def _integer(text: str) -> int:
     if not -(2**63) <= value < 2**63:
         raise ValueError
     return value
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _number(text: str) -> float:

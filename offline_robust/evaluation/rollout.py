@@ -12,19 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_robust.environment import EnvironmentSpec
-from offline_robust.envs import (
-    BatchedEnv,
-    Condition,
-    Levels,
-    NoiseLayer,
-    Suite,
-    System,
-    make_batch,
-)
+from offline_robust.envs import Condition, Perturbation, Stages, Suite, System, make_batch
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.acting import Act, Acting, Predicting, acting
-from offline_robust.evaluation.cells import Cells, Columns
-from offline_robust.evaluation.plan import Plan, describe, environment_for, make_plan
+from offline_robust.evaluation.finished import Columns, FinishedConditions
+from offline_robust.evaluation.plan import EPISODES, Plan, describe, make_plan
+from offline_robust.evaluation.request import EvaluationRequest
 from offline_robust.evaluation.results import Results, results_frame
 from offline_robust.networks import Policy
 from offline_robust.process import one_thread
@@ -32,7 +25,7 @@ from offline_robust.process import one_thread
 _ROWS = 512
 """Episodes that run in one batch, about."""
 
-Progress = Callable[[int, int, str], None]
+ConditionProgress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, label)`` before each batch of conditions and once at the end; first of all, where
 some were there already, with words that say so in place of a label."""
 
@@ -43,13 +36,14 @@ def evaluate(
     *,
     suite: Suite | str | None = None,
     perturb: str | Sequence[str] | None = None,
-    episodes: int = 20,
+    stages: str | Perturbation | Sequence[str | Perturbation] | None = None,
+    episodes: int = EPISODES,
     seed: int = 0,
     env_kwargs: Mapping[str, Any] | None = None,
     run: str = "",
     learner: str = "",
     training_seed: int = 0,
-    progress: Progress | None = None,
+    progress: ConditionProgress | None = None,
     max_steps: int | None = None,
     cells: str | Path | None = None,
 ) -> Results:
@@ -69,6 +63,7 @@ def evaluate(
             flatten reach the policy as vectors.
         suite: a `Suite`, the name of a bundled one, or a YAML file; None with no ``perturb`` is the nominal system.
         perturb: texts such as ``length=0.5:1.5:11`` in place of a suite; several form a grid.
+        stages: what stands between system and policy under every condition, see `EvaluationRequest`.
         episodes: per condition.
         seed: of start states and noise.
         env_kwargs: keyword arguments of the environment, in place of those that it would have.
@@ -83,20 +78,42 @@ def evaluate(
     Raises:
         EvaluationError: anything of the above does not fit; nothing is run before everything that can be checked is.
     """
-    environment = environment_for(policy, env, env_kwargs)
-    env_id = str(environment)
-    plan = make_plan(policy, environment, suite, perturb, episodes, seed, max_steps)
-    conditions, seeds = plan.conditions, plan.seeds
-    kept = None if cells is None else Cells(cells, policy, plan, seed, max_steps)
-    columns = _run(policy, plan, seed, max_steps, kept, progress)
+    request = EvaluationRequest(
+        suite=suite,
+        perturb=perturb,
+        stages=stages,
+        episodes=episodes,
+        seed=seed,
+        env=env,
+        env_kwargs=env_kwargs,
+        max_steps=max_steps,
+    )
+    return answer(
+        policy, request, run=run, learner=learner, training_seed=training_seed, progress=progress, cells=cells
+    )
+
+
+def answer(
+    policy: Acting | Predicting | Act,
+    request: EvaluationRequest,
+    *,
+    run: str = "",
+    learner: str = "",
+    training_seed: int = 0,
+    progress: ConditionProgress | None = None,
+    cells: str | Path | None = None,
+) -> Results:
+    """The table of one request; arguments, errors and what comes of it are those of `evaluate`."""
+    plan = make_plan(policy, request)
+    conditions, episodes, env_id = plan.conditions, plan.episodes, str(plan.system.environment)
+    kept = None if cells is None else FinishedConditions(cells, policy, plan)
+    columns = _run(policy, plan, kept, progress)
     diverged = [c.label for c, found in zip(conditions, columns, strict=True) if not np.isfinite(found["return"]).all()]
     if diverged:
         more = f" and {len(diverged) - 1} more of {len(conditions)} conditions" if len(diverged) > 1 else ""
         raise EvaluationError(
             f"{env_id}, {diverged[0]}{more}: the simulation diverged (the return is not finite); leave such levels out"
         )
-    broken = {c.label: int(found["broken"].sum()) for c, found in zip(conditions, columns, strict=True)}
-    _tell_broken({label: count for label, count in broken.items() if count}, env_id, episodes)
     measured = {name: np.concatenate([c[name] for c in columns]) for name in ("return", "length", "terminated")}
     frame = results_frame(
         {
@@ -107,17 +124,17 @@ def evaluate(
             **dict.fromkeys(("condition", "perturbation", "level", "mode"), ""),
             "nominal": np.repeat([condition.nominal for condition in conditions], episodes),
             "episode": np.tile(np.arange(episodes), len(conditions)),
-            "episode_seed": np.tile(np.array(seeds), len(conditions)),
+            "episode_seed": np.tile(np.array(plan.seeds), len(conditions)),
             **measured,
         }
     )
     for name, attribute in (("condition", "label"), ("perturbation",) * 2, ("level",) * 2, ("mode",) * 2):
         frame[name] = [getattr(condition, attribute) for condition in conditions for _ in range(episodes)]
-    described = describe(plan.suite, conditions, environment, episodes, seed, max_steps)
-    described["broken"] = {label: count for label, count in broken.items() if count}
-    if not isinstance(policy, Policy):
-        described["policy"] = "as given"
-    return Results(frame, described, kept.paths(conditions) if kept else ())
+    broken = {c.label: int(found["broken"].sum()) for c, found in zip(conditions, columns, strict=True)}
+    broken = {label: count for label, count in broken.items() if count}
+    _tell_broken(broken, env_id, episodes)
+    described = describe(plan) | {"broken": broken} | ({} if isinstance(policy, Policy) else {"policy": "as given"})
+    return Results(frame, described, kept.paths() if kept else ())
 
 
 def _tell_broken(broken: Mapping[str, int], env_id: str, episodes: int) -> None:
@@ -131,33 +148,30 @@ def _tell_broken(broken: Mapping[str, int], env_id: str, episodes: int) -> None:
         )
 
 
-def _run(
-    policy: Any, plan: Plan, seed: int, max_steps: int | None, kept: Cells | None, progress: Progress | None
-) -> list[Columns]:
+def _run(policy: Any, plan: Plan, kept: FinishedConditions | None, progress: ConditionProgress | None) -> list[Columns]:
     """What every condition of the plan gave, in its order; those that are kept are not run again."""
-    act = acting(policy)
     conditions = plan.conditions
-    columns = kept.read(conditions) if kept else {}
+    columns = kept.read() if kept else {}
     if progress and columns:
         progress(len(columns), len(conditions), f"{len(columns)} of {len(conditions)} conditions were there already")
     missing = [k for k in range(len(conditions)) if k not in columns]
     with one_thread():
-        for chunk in _chunks(missing, len(plan.seeds)):
+        for chunk in _chunks(missing, plan.episodes):
             if progress:
                 progress(len(columns), len(conditions), conditions[chunk[0]].label)
             chosen = [conditions[k] for k in chunk]
-            found = run_conditions(act, plan.system, chosen, plan.seeds, seed, max_steps)
-            columns.update(zip(chunk, found, strict=True))
-            for condition, own in zip(chosen, found, strict=True):
+            found = run_conditions(policy, plan.system, chosen, plan.seeds, plan.seed, plan.request.max_steps)
+            for position, own in zip(chunk, found, strict=True):
+                columns[position] = own
                 if kept:
-                    kept.write(condition, own)
+                    kept.write(position, own)
     if progress:
         progress(len(conditions), len(conditions), "")
     return [columns[k] for k in range(len(conditions))]
 
 
 def run_conditions(
-    act: Act,
+    policy: Acting | Predicting | Act,
     of: System,
     conditions: Sequence[Condition],
     seeds: Sequence[int],
@@ -176,25 +190,25 @@ def run_conditions(
     Raises:
         EvaluationError: the policy's actions do not fit the action space.
     """
-    count = len(seeds)
-    cells = [_Cell(of, condition, seed, count, k * count) for k, condition in enumerate(conditions)]
-    batch = make_batch(of, [cell.acting for cell in cells for _ in range(count)])
+    act, count = acting(policy), len(seeds)
+    rows = [slice(k * count, (k + 1) * count) for k in range(len(conditions))]
+    stages = [Stages(of, condition.perturbations, seed, range(count), policy) for condition in conditions]
+    batch = make_batch(of, [own.physics for own in stages for _ in range(count)])
     try:
-        for cell in cells:
-            if cell.physics_levels.varied:
-                batch.perturb(range(cell.rows.start, cell.rows.stop), cell.physics_levels.at(0).tolist())
-        observations = batch.reset([*seeds] * len(cells))
-        total = len(observations)
+        for own, its in zip(stages, rows, strict=True):
+            own.start(batch, its)
+        observations = batch.reset([*seeds] * len(stages))
+        total, space = len(observations), of.action_space
         returns, lengths = np.zeros(total), np.zeros(total, np.int64)
         terminated = np.zeros(total, bool)
-        discrete = isinstance(of.action_space, gym.spaces.Discrete)
-        executed = np.zeros(total if discrete else (total, *of.action_space.shape), of.action_space.dtype)  # type: ignore[misc]
+        discrete = isinstance(space, gym.spaces.Discrete)
+        executed = np.zeros(total if discrete else (total, *space.shape), space.dtype)  # type: ignore[misc]
         step = 0
         while batch.live.any() and (max_steps is None or step < max_steps):
-            for cell in cells:
-                if batch.live[cell.rows].any():
-                    cell.move(batch, step)
-                    executed[cell.rows] = cell.act(act, observations[cell.rows], step)
+            for own, its in zip(stages, rows, strict=True):
+                if batch.live[its].any():
+                    seen = own.observe(observations[its])
+                    executed[its] = own.act(_actions(act(seen), count, space))
             lengths += batch.live
             observations, rewards, ended, _ = batch.step(executed)
             lost = ~np.isfinite(observations).all(1)
@@ -203,37 +217,10 @@ def run_conditions(
             returns += rewards
             terminated |= ended
             step += 1
-        broken = batch.broken
+        columns = {"return": returns, "length": lengths, "terminated": terminated, "broken": batch.broken}
     finally:
         batch.close()
-    columns = {"return": returns, "length": lengths, "terminated": terminated, "broken": broken}
-    return [{name: column[cell.rows] for name, column in columns.items()} for cell in cells]
-
-
-class _Cell:
-    """The episodes of one condition: their place in the batch, and what lies between them and the policy."""
-
-    def __init__(self, of: System, condition: Condition, seed: int, count: int, first: int) -> None:
-        self.rows = slice(first, first + count)
-        self.acting, noise = of.physics(condition.perturbations), of.noise(condition.perturbations)
-        self.physics_levels = Levels(of, self.acting, seed, range(count))
-        self._noise_levels = Levels(of, noise, seed, range(count))
-        self._noise = NoiseLayer(of, noise, seed, range(count))
-        self._space = of.action_space
-
-    def move(self, batch: BatchedEnv, step: int) -> None:
-        """Brings the physics of the live episodes to where they are at this step."""
-        if not self.physics_levels.moving:
-            return
-        levels = self.physics_levels.at(step)
-        live = np.flatnonzero(batch.live[self.rows])
-        batch.perturb([int(row) + self.rows.start for row in live], levels[live].tolist())
-
-    def act(self, act: Act, observations: NDArray[Any], step: int) -> NDArray[Any]:
-        """What is executed at these observations."""
-        levels = self._noise_levels.at(step) if self._noise_levels.varied else None
-        actions = _actions(act(self._noise.observe(observations, levels)), len(observations), self._space)
-        return self._noise.act(actions, levels)
+    return [{name: column[its] for name, column in columns.items()} for its in rows]
 
 
 def _chunks(conditions: Sequence[int], episodes: int) -> Iterator[Sequence[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import EvaluationError, nearest
 from offline_robust.evaluation import levels as lv
-from offline_robust.evaluation.results import Results
 from offline_robust.evaluation.statistics import (
     DESCRIBED,
     Array,
@@ -27,6 +27,25 @@ from offline_robust.evaluation.statistics import (
 
 _SEED = 0
 """Of the bootstrap when no generator is given, so that a report is the same each time."""
+
+_VALUE = ("value", "low", "high", "trainings", "episodes")
+"""The columns of a statistic, behind those that say of what it is one."""
+
+
+class EpisodeTable(Protocol):
+    """What statistics need of a table: `Results`, which imports this module."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per episode."""
+
+    @property
+    def learners(self) -> list[str]:
+        """In order of first appearance."""
+
+    @property
+    def environments(self) -> dict[str, EnvironmentSpec]:
+        """By what the table calls them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,7 @@ class Cube:
         return bool((self.episode_seeds == self.episode_seeds[:1]).all())
 
 
-def cubes(results: Results) -> dict[str, Cube]:
+def cubes(results: EpisodeTable) -> dict[str, Cube]:
     """The results as one gapless array per learner, in order of first appearance.
 
     Raises:
@@ -80,7 +99,7 @@ def cubes(results: Results) -> dict[str, Cube]:
     }
 
 
-def summarise(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+def summarise(results: EpisodeTable, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
     """The statistics of `statistics.describe` for every learner, with 95 % intervals.
 
     Returns:
@@ -107,7 +126,7 @@ def summarise(results: Results, rng: np.random.Generator | None = None, draws: i
     return pd.DataFrame(rows)
 
 
-def per_condition(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+def per_condition(results: EpisodeTable, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
     """The mean return of every learner under every condition, with 95 % intervals.
 
     Returns:
@@ -125,7 +144,7 @@ def per_condition(results: Results, rng: np.random.Generator | None = None, draw
     return pd.DataFrame(rows)
 
 
-def per_parameter(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+def per_parameter(results: EpisodeTable, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
     """For every swept parameter of every learner the area under its curve and its worst level, with 95 % intervals.
 
     Returns:
@@ -156,22 +175,10 @@ def per_parameter(results: Results, rng: np.random.Generator | None = None, draw
         for (statistic, k), row in zip(keys, found, strict=True):
             at = {"condition": worst[k] if statistic == "worst_level" else ""}
             rows.append(row | {"parameter": known[k].label, "mode": known[k].mode} | at)
-    columns = [
-        "learner",
-        "parameter",
-        "mode",
-        "statistic",
-        "condition",
-        "value",
-        "low",
-        "high",
-        "trainings",
-        "episodes",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["learner", "parameter", "mode", "statistic", "condition", *_VALUE])
 
 
-def by_severity(results: Results, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
+def by_severity(results: EpisodeTable, rng: np.random.Generator | None = None, draws: int = 2_000) -> pd.DataFrame:
     """Mean returns by quartile of the distance from nominal, for sweeps that scale one parameter by 1 - d and 1 + d.
 
     The quartiles are of a parameter's distinct distances; four at least are needed (`levels.severities`). The two sides
@@ -202,19 +209,7 @@ def by_severity(results: Results, rng: np.random.Generator | None = None, draws:
         found = _rows({"learner": name}, "parameter", labels, weighted(cube.means), samples, cube)
         for (_, side, quartile, index), row in zip(scopes, found, strict=True):
             rows.append(row | {"side": side, "quartile": quartile, "conditions": len(index)})
-    columns = [
-        "learner",
-        "parameter",
-        "side",
-        "quartile",
-        "conditions",
-        "value",
-        "low",
-        "high",
-        "trainings",
-        "episodes",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["learner", "parameter", "side", "quartile", "conditions", *_VALUE])
 
 
 def _scopes(known: list[lv.Severity]) -> list[tuple[str, str, int, NDArray[np.intp]]]:
@@ -233,7 +228,7 @@ def _scopes(known: list[lv.Severity]) -> list[tuple[str, str, int, NDArray[np.in
 
 
 def compare(
-    results: Results,
+    results: EpisodeTable,
     a: str,
     b: str,
     levels: Sequence[str | float] | None = None,

@@ -21,6 +21,8 @@ from offline_robust.untrusted import within
 
 LATEST, EARLIER = "results.csv", "results"
 """The table of the latest evaluation, and the folder of the others."""
+CELLS = "cells"
+"""The folder beside them that keeps finished conditions until the table is written."""
 
 _NOT_ASKED = (
     "versions", "page", "episodes", "conditions", "broken", "suite_source", "checkpoint", "datasets", "earlier"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +15,23 @@ from typing import Any
 
 import torch
 
-from offline_robust.baselines import read_policy
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import CheckpointError, EvaluationError
 from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.metrics import read_metrics
-from offline_robust.networks import Policy
+from offline_robust.networks import Policy, load_policy
 from offline_robust.process import MISSING, versions
 from offline_robust.untrusted import CodeRefused, Unreadable, parse_json, read_regular, refuse_code, within
 
 _PACKAGES = ("offline-robust", "torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "d3rlpy", "wandb")
 _MAX_META_BYTES, _MAX_NAME = 1_000_000, 200
+
+
+POLICY, POLICIES = "policy.safetensors", "policies"
+"""The deployed policy's file in a run's folder, and the folder of the others, one file each by name."""
+
+_POLICY_NAME = re.compile(r"(?!policy$)[a-z][a-z0-9_]{0,40}")
+_MAX_POLICIES = 100
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,26 @@ class Run:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy at the end of training (the checkpoint rule is ``last``)."""
-        path = within(self.folder, "policy.safetensors")
+        """The deployed policy at the end of training (the checkpoint rule is ``last``)."""
+        path = within(self.folder, POLICY)
         if not path.is_file():
             raise CheckpointError(
                 f"{self.folder}: the training is not finished: offline-robust train --resume --out {self.folder}"
             )
-        return read_policy(path)
+        return load_policy(path)
+
+    @cached_property
+    def policies(self) -> Mapping[str, Policy]:
+        """All policies of the run by name: ``policy``, the deployed one, and those that were trained beside it.
+
+        Raises:
+            CheckpointError: the training is not finished, or a file is damaged.
+        """
+        files = sorted(within(self.folder, POLICIES).glob("*.safetensors"))
+        if len(files) > _MAX_POLICIES or not all(_POLICY_NAME.fullmatch(file.stem) for file in files):
+            raise CheckpointError(f"{self.folder / POLICIES}: not the policies of a run")
+        beside = {file.stem: load_policy(within(self.folder, f"{POLICIES}/{file.name}")) for file in files}
+        return {"policy": self.policy, **beside}
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -106,6 +127,27 @@ def load_run(folder: str | Path) -> Run:
     run = Run(path, load_config(within(path, "config.yaml")))
     _ = run.meta, run.environment  # read once, here, so that damage shows before any work
     return run
+
+
+def save_policies(folder: Path, policies: Mapping[str, Policy]) -> None:
+    """Writes the policies of a run; the deployed one last: where it is, the training is finished.
+
+    Args:
+        folder: the run's.
+        policies: by name, one of them ``policy``; the others' names are lower case, digits and underscores.
+
+    Raises:
+        ValueError: a name is not one.
+    """
+    beside = {name: policy for name, policy in policies.items() if name != "policy"}
+    for name in beside:
+        if not _POLICY_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a policy: lower case letters, digits and underscores")
+    if beside:
+        within(folder, POLICIES).mkdir(exist_ok=True)
+    for name, policy in beside.items():
+        policy.save(within(folder, f"{POLICIES}/{name}.safetensors"))
+    policies["policy"].save(folder / POLICY)
 
 
 def environment_facts() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from offline_robust.experiments.config import RunConfig, load_config
 from offline_robust.experiments.differences import first_difference
 from offline_robust.experiments.environments import confirm
 from offline_robust.experiments.metrics import MetricsFile, WandbRun, check_wandb
-from offline_robust.experiments.run import Run, environment_facts, peak_memory
+from offline_robust.experiments.run import POLICY, Run, environment_facts, peak_memory, save_policies
 from offline_robust.files import write_json, write_text
 from offline_robust.learners import LEARNERS, Learner, Phase, Problem
 from offline_robust.learners.futures import future_warnings
@@ -257,7 +257,7 @@ class _Training:
         self._diagnose(learner, rows, streams, gap=gaps[-1] if gaps else 0.0)
         finished = {"training_minutes": round(clock.seconds() / 60, 5), "updates_per_s": round(clock.rate(total), 2)}
         write_json(self.folder / "meta.json", run.meta | finished | peak_memory())
-        learner.policy.save(self.folder / "policy.safetensors")  # last: where it is, the training is finished
+        save_policies(self.folder, learner.policies())  # last: where they are, the training is finished
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ def _refuse_another(config: RunConfig, folder: Path, resume: bool) -> None:
 
 
 def _is_finished(folder: Path) -> bool:
-    return within(folder, "policy.safetensors").is_file()
+    return within(folder, POLICY).is_file()
 
 
 def _require_same(config: RunConfig, folder: Path) -> None:

@@ -25,7 +25,7 @@ from offline_robust.networks import (
     policy_spec,
     polyak,
 )
-from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
+from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH
 
 # --- Config ---------------------------------------------------------------------------------------------------------
 

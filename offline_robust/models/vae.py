@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from offline_robust.datasets.transitions import Batch
 from offline_robust.models.base import ModelConfig, NominalModel, Sampler, Scales
 from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, linear, load_optimiser
-from offline_robust.networks.policies import MAX_LAYERS, MAX_WIDTH
+from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH
 
 
 class VAEConfig(ModelConfig):

@@ -1,5 +1,6 @@
 """Neural networks shared by every learner."""
 
+from offline_robust.networks.actors import Actor, DeterministicActor, GreedyActor, TanhGaussianActor
 from offline_robust.networks.candidates import (
     ActionVAE,
     BCQActor,
@@ -8,6 +9,7 @@ from offline_robust.networks.candidates import (
     PerturbationNetwork,
 )
 from offline_robust.networks.dual import DualNetwork, LogDualNetwork
+from offline_robust.networks.kinds import build_actor, policy_spec
 from offline_robust.networks.mlp import (
     MLP,
     Buffers,
@@ -19,21 +21,15 @@ from offline_robust.networks.mlp import (
     polyak,
 )
 from offline_robust.networks.optimisers import adamw, load_optimiser
-from offline_robust.networks.policies import (
-    CandidateSpec,
-    DeterministicActor,
-    GreedyActor,
-    Policy,
-    PolicySpec,
-    TanhGaussianActor,
-    load_policy,
-    load_tensors,
-    policy_spec,
-)
+from offline_robust.networks.policies import Policy, load_policy, load_tensors
+from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH, CandidateSpec, PolicySpec
 
 __all__ = [
+    "MAX_LAYERS",
+    "MAX_WIDTH",
     "MLP",
     "ActionVAE",
+    "Actor",
     "BCQActor",
     "Buffers",
     "CandidateSearch",
@@ -50,6 +46,7 @@ __all__ = [
     "PolicySpec",
     "TanhGaussianActor",
     "adamw",
+    "build_actor",
     "fast_inference_dtype",
     "frozen_copy",
     "linear",

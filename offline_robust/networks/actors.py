@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_robust.networks.mlp import MLP, linear
-from offline_robust.networks.spec import PolicySpec
+from offline_robust.networks.spec import PolicySpec, layer_shapes
 
 LOG_STD_RANGE = (-20.0, 2.0)
 """Bounds of the Gaussian head's log standard deviation (DR-SAC's code, and SAC's)."""
@@ -18,13 +20,52 @@ _INSIDE = 1.0 - 1e-4
 """Largest magnitude of a squashed action whose density is asked for: atanh is infinite at 1, and 4.95 here. Ours."""
 
 
-class TanhGaussianActor(nn.Module):
+class Actor(nn.Module):
+    """A kind of policy: how it is described, the shapes of its tensors, what it puts out and how it draws.
+
+    A subclass is built from ``(spec, generator)``. A further kind is one subclass and one line of `kinds.KINDS`.
+    """
+
+    kind: ClassVar[str]
+    """As policy files have it."""
+    discrete: ClassVar[bool] = False
+    """Whether it puts out whole numbers below `PolicySpec.action_count`."""
+    noisy: ClassVar[bool] = False
+    """Whether it has other actions than its deterministic one: `draw` takes A standard normal numbers."""
+    words: ClassVar[str]
+    """What it is, on a dataset's card."""
+
+    @classmethod
+    def problem(cls, spec: PolicySpec) -> str:
+        """What of a description, which may come from any file, does not fit this kind; nothing when it fits."""
+        return "a policy that chooses among no candidates has none" if spec.candidates is not None else ""
+
+    @classmethod
+    @abstractmethod
+    def shapes(cls, spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of its tensors, by arithmetic alone."""
+
+    def draw(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """An action of the policy's law.
+
+        Args:
+            observations: (B, O).
+            noise: (B, A) standard normal.
+        """
+        action: Tensor = self(observations)
+        return action
+
+
+class TanhGaussianActor(Actor):
     """SAC's actor: a = centre + half_range * tanh(u), u ~ N(mu(s), std(s)).
 
     Hidden layers are ReLU; two linear heads give mu and log std, the latter clamped to `LOG_STD_RANGE`. Head weights
     and biases start within 1e-3 of zero and trunk biases at 0.1, as in DR-SAC's code (EDAC's start).
     """
 
+    kind = "tanh_gaussian"
+    noisy = True
+    words = "a Gaussian squashed by tanh"
     centre: Tensor
     half_range: Tensor
 
@@ -40,6 +81,18 @@ class TanhGaussianActor(nn.Module):
             for head in (self.mean, self.log_std):
                 head.weight.uniform_(-1e-3, 1e-3, generator=generator)
                 head.bias.uniform_(-1e-3, 1e-3, generator=generator)
+
+    @classmethod
+    def shapes(cls, spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+        """See `Actor.shapes`."""
+        shapes = range_shapes(spec) | layer_shapes("trunk", [spec.observation_dim, *spec.hidden])
+        for head in ("mean", "log_std"):
+            shapes |= {f"{head}.weight": (spec.action_dim, spec.hidden[-1]), f"{head}.bias": (spec.action_dim,)}
+        return shapes
+
+    def draw(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """See `Actor.draw`."""
+        return self.sample(observations, noise)[0]
 
     def forward(self, observations: Tensor) -> Tensor:
         """The deterministic action (B, A), in the environment's scale."""
@@ -86,9 +139,11 @@ class TanhGaussianActor(nn.Module):
         return torch.addcmul(self.centre, self.half_range, squashed)
 
 
-class DeterministicActor(nn.Module):
+class DeterministicActor(Actor):
     """TD3's actor: a = centre + half_range * tanh(mlp(s))."""
 
+    kind = "deterministic"
+    words = "one action, through tanh"
     centre: Tensor
     half_range: Tensor
 
@@ -97,22 +152,41 @@ class DeterministicActor(nn.Module):
         self.trunk = MLP([spec.observation_dim, *spec.hidden, spec.action_dim], generator)
         register_range(self, spec)
 
+    @classmethod
+    def shapes(cls, spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+        """See `Actor.shapes`."""
+        return range_shapes(spec) | layer_shapes("trunk", [spec.observation_dim, *spec.hidden, spec.action_dim])
+
     def forward(self, observations: Tensor) -> Tensor:
         """The action (B, A), in the environment's scale."""
         return torch.addcmul(self.centre, self.half_range, torch.tanh(self.trunk(observations)))
 
 
-class GreedyActor(nn.Module):
+class GreedyActor(Actor):
     """DQN's actor: the action whose value, one output of an MLP for each, is largest."""
+
+    kind = "greedy"
+    discrete = True
+    words = "the action of the largest value"
 
     def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
         super().__init__()
         self.trunk = MLP([spec.observation_dim, *spec.hidden, spec.action_count], generator)
 
+    @classmethod
+    def shapes(cls, spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+        """See `Actor.shapes`."""
+        return layer_shapes("trunk", [spec.observation_dim, *spec.hidden, spec.action_count])
+
     def forward(self, observations: Tensor) -> Tensor:
         """The action (B,), int64."""
         best: Tensor = self.trunk(observations).argmax(-1)
         return best
+
+
+def range_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what `register_range` registers."""
+    return {"centre": (spec.action_dim,), "half_range": (spec.action_dim,)}
 
 
 def register_range(module: nn.Module, spec: PolicySpec) -> None:

@@ -13,9 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from offline_robust.networks.actors import register_range
+from offline_robust.networks.actors import Actor, range_shapes, register_range
 from offline_robust.networks.mlp import MLP, Buffers, Layers, PairInference, linear
-from offline_robust.networks.spec import PolicySpec
+from offline_robust.networks.spec import (
+    MAX_CANDIDATES,
+    MAX_DIM,
+    MAX_LAYERS,
+    MAX_WIDTH,
+    PolicySpec,
+    are_widths,
+    layer_shapes,
+)
 
 LOG_STD_RANGE = (-4.0, 15.0)
 """Bounds of the VAE encoders' log standard deviation (BCQ's and RFQI's code)."""
@@ -164,12 +172,38 @@ class CandidateSearch:
         return torch.stack([critic(observations, actions).view(len(observations), -1) for critic in self._critics])
 
 
-class BCQActor(nn.Module):
+class BCQActor(Actor):
     """The best, under one critic, of the perturbed actions decoded from a fixed set of latent draws."""
 
+    kind = "bcq"
+    words = "the best of some candidates"
     centre: Tensor
     half_range: Tensor
     draws: Tensor
+
+    @classmethod
+    def problem(cls, spec: PolicySpec) -> str:
+        """See `Actor.problem`."""
+        if spec.candidates is None:
+            return "a bcq policy has candidates"
+        for name, largest in (("count", MAX_CANDIDATES), ("latent_dim", MAX_DIM)):
+            if type(value := getattr(spec.candidates, name)) is not int or not 1 <= value <= largest:
+                return f"candidates.{name} is not a whole number from 1 to {largest:,}"
+        if not are_widths(spec.candidates.hidden):
+            return f"candidates.hidden is not 1 to {MAX_LAYERS} whole numbers from 1 to {MAX_WIDTH:,}"
+        if type(spec.candidates.reach) not in (int, float) or not 0.0 <= spec.candidates.reach <= 2.0:
+            return "candidates.reach is not a number from 0 to 2"
+        return ""
+
+    @classmethod
+    def shapes(cls, spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+        """See `Actor.shapes`."""
+        assert spec.candidates is not None
+        o, a, drawn = spec.observation_dim, spec.action_dim, spec.candidates
+        shapes = range_shapes(spec) | {"draws": (drawn.count, drawn.latent_dim)}
+        shapes |= layer_shapes("decoder", [o + drawn.latent_dim, *drawn.hidden, a])
+        shapes |= layer_shapes("perturbation", [o + a, *spec.hidden, a])
+        return shapes | layer_shapes("critic", [o + a, *spec.hidden, 1])
 
     def __init__(self, spec: PolicySpec, generator: torch.Generator) -> None:
         super().__init__()

@@ -14,10 +14,10 @@ from typing import Any
 from offline_robust.datasets.sources import locate
 from offline_robust.environment import EnvironmentSpec
 from offline_robust.errors import FULL, ConfigError, DatasetError, EvaluationError, FolderInUse
-from offline_robust.evaluation import Results, score_reference
-from offline_robust.experiments.comparison import check_suites, save_report
+from offline_robust.evaluation import EvaluationRequest, Results, score_reference
 from offline_robust.experiments.config import WandbConfig
 from offline_robust.experiments.labels import distinct_labels_of
+from offline_robust.experiments.reporting import save_report
 from offline_robust.experiments.run import load_run
 from offline_robust.experiments.tracking import check_wandb
 from offline_robust.files import write_json, write_text
@@ -219,7 +219,7 @@ def check_evaluation(cells: Sequence[Cell], score: str | None = None) -> None:
         if key in seen:
             continue
         seen.add(key)
-        check_suites(config.evaluation.suite, environment)
+        EvaluationRequest(config.evaluation.suite).check(environment)
         if score is not None and environment is not None:
             score_reference(score, str(environment))
 

@@ -77,8 +77,9 @@ def run_cell(folder: Path) -> None:
     import torch
 
     from offline_robust.evaluation import clear_cells
-    from offline_robust.experiments.comparison import CELLS, evaluate_run, log_run_evaluation
-    from offline_robust.experiments.earlier import save_results
+    from offline_robust.experiments.earlier import CELLS, save_results
+    from offline_robust.experiments.evaluating import evaluate_run
+    from offline_robust.experiments.reporting import log_run_evaluation
     from offline_robust.experiments.train import train
 
     with writing(folder):
@@ -184,7 +185,7 @@ def _say(text: str) -> None:
 
 def _mark(folder: Path, config: RunConfig) -> dict[str, Any]:
     """What a finished cell is: its configuration, the content of its suites, and the results."""
-    from offline_robust.experiments.comparison import suites_digest
+    from offline_robust.evaluation.request import suites_digest
 
     suites = suites_digest(config.evaluation.suite)
     return {"config": digest(config), "suites": suites, "results": _results_hash(folder)}

@@ -1,7 +1,7 @@
 """Finished conditions of an evaluation, kept on disk so that one that was stopped goes on where it was.
 
-A cell is one condition under one policy: a JSON file, named by a hash of everything that determines its numbers, with
-the numbers in it. Nothing else of the suite enters, so a cell serves whatever suite its condition is part of.
+Each is a JSON file, called a cell, named by a hash of everything that determines its numbers, with the numbers in it.
+Nothing else of the suite enters, so it serves whatever suite its condition is part of.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import hashlib
 import json
 import platform
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offline_robust.envs import Condition
 from offline_robust.envs.identity import environment_identity
 from offline_robust.errors import EvaluationError
 from offline_robust.evaluation.plan import Plan
@@ -33,7 +31,7 @@ from offline_robust.untrusted import parse_json, read_regular
 Columns = dict[str, NDArray[Any]]
 """What one condition gave: "return" (N,) float64, "length" (N,) int64, "terminated" and "broken" (N,) bool."""
 
-_FORMAT = "offline-robust-cell-3"
+_FORMAT = "offline-robust-cell-4"
 _ENDING = ".cell.json"
 _KINDS: dict[str, tuple[type, type[np.generic]]] = {
     "return": (float, np.float64),
@@ -46,74 +44,67 @@ _MAX_LENGTH = 2**53
 _CODE = ("environment", "envs", "evaluation", "networks")
 
 
-class Cells:
+class FinishedConditions:
     """The finished conditions of one policy's evaluation, in a folder that several evaluations may share.
 
     Args:
         folder: made when the first condition is finished.
         policy: a policy of this library; others cannot be told apart by their weights.
-        plan: what is evaluated.
-        seed: of start states and noise.
-        max_steps: where episodes are cut.
+        plan: what is evaluated; conditions are named by their position in it.
 
     Raises:
         EvaluationError: another kind of policy, or the folder is a file.
     """
 
-    def __init__(self, folder: str | Path, policy: Any, plan: Plan, seed: int, max_steps: int | None) -> None:
+    def __init__(self, folder: str | Path, policy: Any, plan: Plan) -> None:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise EvaluationError(f"{self.folder}: not a folder, finished conditions cannot be kept there")
         of = plan.system
-        self._episodes, self._parameters = len(plan.seeds), of.parameters
+        self._plan = plan
         self._common = {
             "policy": fingerprint(policy),
             "environment": {key: value for key, value in of.environment.to_dict().items() if key != "imports"},
             "made_of": environment_identity(of.environment),
             "time_limit": of.time_limit,
-            "max_steps": max_steps,
-            "seed": seed,
-            "episodes": self._episodes,
+            "max_steps": plan.request.max_steps,
+            "seed": plan.seed,
+            "episodes": plan.episodes,
             "versions": versions(),
             "code": _code(),
             "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         }
 
-    def read(self, conditions: Sequence[Condition]) -> dict[int, Columns]:
-        """What is there already, by the position of the condition; a damaged or foreign cell is left with a warning."""
+    def read(self) -> dict[int, Columns]:
+        """What is there already, by position; a damaged or foreign cell is left with a warning."""
         found = {}
-        for position, condition in enumerate(conditions):
-            path, key = self._place(condition)
+        for position in range(len(self._plan.conditions)):
+            path, key = self._place(position)
             if not path.exists():
                 continue
             try:
-                found[position] = _parse(path, key, self._episodes)
+                found[position] = _parse(path, key, self._plan.episodes)
             except (OSError, ValueError, LookupError, TypeError) as problem:
                 reason = " ".join(str(problem).split())[:200]
                 warnings.warn(f"{path}: not a finished condition of this run ({reason}); run again", stacklevel=3)
         return found
 
-    def paths(self, conditions: Sequence[Condition]) -> tuple[Path, ...]:
-        """Where the cells of these conditions lie."""
-        return tuple(self._place(condition)[0] for condition in conditions)
+    def paths(self) -> tuple[Path, ...]:
+        """Where the conditions lie."""
+        return tuple(self._place(position)[0] for position in range(len(self._plan.conditions)))
 
-    def write(self, condition: Condition, columns: Columns) -> None:
+    def write(self, position: int, columns: Columns) -> None:
         """Keeps one condition, atomically; one with a return that is not finite is not kept."""
         if not np.isfinite(columns["return"]).all():
             return
-        path, key = self._place(condition)
+        path, key = self._place(position)
         content = {"format": _FORMAT, "key": key, **{name: columns[name].tolist() for name in _KINDS}}
         write_text(path, json.dumps({**content, "sha256": _digest(content)}) + "\n")
 
-    def _place(self, condition: Condition) -> tuple[Path, dict[str, Any]]:
-        perturbations = condition.perturbations
-        key = {
-            **self._common,
-            "condition": condition.label,
-            # The label rounds levels; these do not.
-            "perturbations": [asdict(perturbation) for perturbation in perturbations],
-            "parameters": [asdict(self._parameters[p.parameter]) for p in perturbations],
-        }
+    def _place(self, position: int) -> tuple[Path, dict[str, Any]]:
+        # The label rounds levels; the fingerprints of physics and stages do not.
+        stages = list(self._plan.stages[position])
+        key = {**self._common, "condition": self._plan.conditions[position].label, "stages": stages}
         # As it comes back from the file: tuples are lists there.
         key = json.loads(_text(key))
         return self.folder / (_digest(key)[:40] + _ENDING), key
