@@ -18,7 +18,7 @@ from offline_robust.networks.mlp import (
     linear,
     polyak,
 )
-from offline_robust.networks.optimisers import adamw, load_optimiser
+from offline_robust.networks.optimisers import adamw, descend, load_optimiser
 from offline_robust.networks.policies import (
     CandidateSpec,
     DeterministicActor,
@@ -50,6 +50,7 @@ __all__ = [
     "PolicySpec",
     "TanhGaussianActor",
     "adamw",
+    "descend",
     "fast_inference_dtype",
     "frozen_copy",
     "linear",
