@@ -32,7 +32,7 @@ class ActionSearch(ABC):
 
     @abstractmethod
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What a network of (s, a) takes, (B, inputs) of `pair_widths`, and its head for each row, (B,) int64 or none."""
+        """What a network of (s, a) takes, (B, inputs) of `pair_widths`, and its head for each row, (B,) int64."""
 
     @abstractmethod
     def logged_values(self, critics: EnsembleMLP, batch: Batch) -> Tensor:
@@ -78,7 +78,7 @@ class ExhaustiveSearch(ActionSearch):
 
     def logged_values(self, critics: EnsembleMLP, batch: Batch) -> Tensor:
         """See `ActionSearch.logged_values`."""
-        values = critics(batch.observations)
+        values: Tensor = critics(batch.observations)
         return values.gather(2, batch.actions.view(1, -1, 1).expand(len(values), -1, 1)).squeeze(2)
 
     @torch.no_grad()
