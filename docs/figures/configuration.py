@@ -24,7 +24,7 @@ from offline_robust.experiments.config import (
     TrainingConfig,
     WandbConfig,
 )
-from offline_robust.learners import LEARNERS
+from offline_robust.learners import LEARNERS, LearnerConfig
 from offline_robust.models import MODELS
 
 PAGE = Path(__file__).parents[1] / "reference" / "configuration.md"
@@ -62,9 +62,8 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD, section("Top level", "", RunConfig, "run")]
     ours = {name: kind.Config for name, kind in LEARNERS.own.items() if not name.startswith(PREFIX)}
-    shared = set.intersection(*(set(config.model_fields) for config in ours.values()))
-    first = next(iter(ours.values()))
-    parts.append(section("`learner`, all of them", "learner", first, "learner", shared))
+    shared = set(LearnerConfig.model_fields)
+    parts.append(section("`learner`, all of them", "learner", LearnerConfig, "learner", shared))
     for name, config in ours.items():
         own = set(config.model_fields) - shared
         if own:
