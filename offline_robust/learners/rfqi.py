@@ -76,8 +76,18 @@ class RFQI(FittedQ):
 
     Config = RFQIConfig
     config: RFQIConfig
-    # The toy's rewards are negative, down to -16: the fail state of value 0 must be the worst place.
-    toy = MappingProxyType({**FittedQ.toy, "reward_shift": 16.0, "rho": 0.1})
+    # The toy's rewards are negative, down to -16: the fail state of value 0 must be the worst place. Critics of a
+    # second do not reach values of a hundred, so rewards are scaled into [0, 1].
+    toy = MappingProxyType(
+        {
+            **FittedQ.toy,
+            "reward_shift": 16.0,
+            "reward_scale": 1.0 / 16.0,
+            "critic_learning_rate": 1e-2,
+            "reach": 0.5,
+            "rho": 0.1,
+        }
+    )
 
     def __init__(self, config: RFQIConfig, problem: Problem) -> None:
         super().__init__(config, problem)
