@@ -22,16 +22,17 @@ import torch
 from offline_robust.datasets import Batch, load_dataset
 from offline_robust.experiments.train import random_streams
 from offline_robust.learners import FQI, RFQI, FQIConfig, Problem, RFQIConfig
-from offline_robust.learners.bcq import BCQ, BCQConfig
+from offline_robust.learners.batch_constrained import BatchConstrainedConfig
+from offline_robust.learners.fitted_q import FittedQ
 
 AIM = 3.0
 
 
-def made(kind: type[BCQ], config: BCQConfig, dataset: Any) -> BCQ:
+def made(kind: type[FittedQ], config: BatchConstrainedConfig, dataset: Any) -> FittedQ:
     return kind(config, Problem.of(dataset, random_streams(0, dataset.device)))
 
 
-def seconds(learner: BCQ, batches: list[Batch]) -> tuple[float, float]:
+def seconds(learner: FittedQ, batches: list[Batch]) -> tuple[float, float]:
     """Wall and processor seconds an update."""
     wall, processor = time.perf_counter(), time.process_time()
     for batch in batches:

@@ -12,6 +12,7 @@ from toys import line_dataset, make_learner, problem_of, run_values, saved, two_
 
 from offline_robust.errors import ConfigError, EvaluationError
 from offline_robust.experiments import load_config
+from offline_robust.experiments.config import TrainingConfig
 from offline_robust.models import Scales, StateDensity
 from offline_robust.networks import (
     ActionVAE,
@@ -46,6 +47,18 @@ def trained(name: str, data, **fields):
     for _ in range(20):
         learner.update(data.sample(64, learner.problem.streams["sampler"]))
     return learner
+
+
+def networks_of(learner):
+    """The learner's networks, by their names in checkpoints."""
+    return {name: part for name, part in learner._parts.items() if isinstance(part, torch.nn.Module)}
+
+
+def density_phase(learner):
+    """The phase before the policy's."""
+    first, second = learner.phases(TrainingConfig(model_steps=1, steps=1))
+    assert (first.steps, second.step) == (1, learner.update)
+    return first
 
 
 # --- Candidates -----------------------------------------------------------------------------------------------------
@@ -153,8 +166,9 @@ def test_values_are_the_best_mix_of_the_target_critics(discrete: bool, data) -> 
         q = learner.target_critics(observations)
     else:
         learner.problem.streams["policy"].set_state(state)
+        search = learner.search
         s = observations.repeat_interleave(10, 0)
-        actions = learner.target_perturbation(s, learner.vae.decode(s, learner._draws(400)))
+        actions = search.target_perturbation(s, search.vae.decode(s, search.draws(400)))
         q = learner.target_critics(torch.cat([s, actions], 1)).view(2, 40, 10)
     expected = (0.6 * q.min(0).values + 0.4 * q.max(0).values).max(1).values
     torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
@@ -162,16 +176,16 @@ def test_values_are_the_best_mix_of_the_target_critics(discrete: bool, data) -> 
 
 def test_the_ql_backup_adds_noise_and_takes_no_perturbation(data) -> None:
     learner = make_learner("fqi", data, backup="ql", backup_noise=0.3, sampling_precision="float32")
-    search = learner._search()
-    s, z = data.observations[:500], learner._draws(500)
+    search = learner.search.candidate_search(learner.target_critics)
+    s, z = data.observations[:500], learner.search.draws(500)
     plain = search.actions(s, z)
-    torch.testing.assert_close(plain, learner.vae.decode(s, z).detach(), atol=1e-6, rtol=1e-5)
-    noise = learner._backup_noise(500)
+    torch.testing.assert_close(plain, learner.search.vae.decode(s, z).detach(), atol=1e-6, rtol=1e-5)
+    noise = learner.search.noise(500)
     assert noise.std().item() == pytest.approx(0.3, rel=0.15)  # five standard errors
     moved = search.actions(s, z, noise)
     torch.testing.assert_close(moved, (plain + noise).clamp(-1, 1), atol=1e-6, rtol=1e-5)
-    assert make_learner("fqi", data, backup="ac")._backup_noise(5) is None
-    assert make_learner("rfqi", data)._backup_noise(5) is None
+    assert make_learner("fqi", data, backup="ac").search.noise(5) is None
+    assert make_learner("rfqi", data).search.noise(5) is None
 
 
 def test_reduced_precision_changes_values_negligibly(data) -> None:
@@ -179,7 +193,7 @@ def test_reduced_precision_changes_values_negligibly(data) -> None:
     learner = trained("rfqi", data, sampling_precision="float32", tau=0.1, critic_learning_rate=3e-3)
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        learner.sampling_dtype, learner.buffers = dtype, {}
+        learner.search.dtype, learner.search.buffers = dtype, {}
         learner.problem.streams["policy"].manual_seed(5)
         found.append(learner.next_values(data.observations))
     assert (found[0] - found[1]).abs().mean() < 1e-2 * found[0].std()
@@ -190,27 +204,30 @@ def test_fqi_without_filter_is_rfqi_without_a_ball(data) -> None:
     """With radius 0 and no filter the two are one algorithm: the same weights, bit for bit."""
     plain = trained("fqi", data, density_filter=False, backup="ac", reward_shift=16.0)
     robust = trained("rfqi", data, rho=0.0)
-    for name, part in plain.modules.items():
+    parts, others = networks_of(plain), networks_of(robust)
+    assert parts.keys() == others.keys()
+    assert len(parts) == 6
+    for name, part in parts.items():
         for key, value in part.state_dict().items():
-            assert torch.equal(value, robust.modules[name].state_dict()[key]), (name, key)
+            assert torch.equal(value, others[name].state_dict()[key]), (name, key)
 
 
 def test_the_actor_climbs_the_first_critic_and_moves_nothing_else(data) -> None:
     learner = trained("rfqi", data)
     observations = data.observations[:64]
-    parts = [part for name, part in learner.modules.items() if name != "perturbation"]
-    for part in learner.modules.values():
+    parts = [part for name, part in networks_of(learner).items() if name != "perturbation"]
+    for part in networks_of(learner).values():
         for parameter in part.parameters():
             parameter.grad = None
     state = learner.problem.streams["policy"].get_state()
-    loss, _ = learner.actor_loss(observations)
+    loss, _ = learner.search.perturbation_loss(learner.critics, observations)
     loss.backward()
     assert all(parameter.grad is None for part in parts for parameter in part.parameters())
     with torch.no_grad():
-        for parameter in learner.perturbation.parameters():
+        for parameter in learner.search.perturbation.parameters():
             parameter -= 1e-2 * parameter.grad / (1e-6 + parameter.grad.norm())
     learner.problem.streams["policy"].set_state(state)
-    assert learner.actor_loss(observations)[0] < loss
+    assert learner.search.perturbation_loss(learner.critics, observations)[0] < loss
 
 
 @pytest.mark.parametrize("averaging", [1.0, 0.25])
@@ -218,9 +235,10 @@ def test_the_actor_climbs_the_first_critic_and_moves_nothing_else(data) -> None:
 def test_the_deployed_policy_follows_at_its_step(averaging: float, discrete: bool, data) -> None:
     data = two_way(data) if discrete else data
     learner = trained("rfqi", data, policy_averaging=averaging)
-    before = [p.clone() for p in learner.deployed.parameters()]
+    search = learner.search
+    before = [p.clone() for p in search.deployed.parameters()]
     learner.update(data.sample(64, stream(0)))
-    for old, new, source in zip(before, learner.deployed.parameters(), learner._deployed_from, strict=True):
+    for old, new, source in zip(before, search.deployed.parameters(), search.sources, strict=True):
         torch.testing.assert_close(new, old + averaging * (source - old))
         assert not new.requires_grad
     first = learner.critics(data.observations)[0] if discrete else None
@@ -243,18 +261,18 @@ def test_unfamiliar_observations_are_worth_v_min(data) -> None:
     learner = make_learner("fqi", data, v_min=-7.0)
     sampler = learner.problem.streams["sampler"]
     for _ in range(400):
-        learner.pretrain(data.sample(128, sampler))
+        density_phase(learner).step(data.sample(128, sampler))
     for _ in range(20):
         batch = data.sample(200, sampler)
-        learner.future(batch, torch.zeros(200), torch.ones(200, dtype=torch.bool))
+        learner.filtered(torch.zeros(200), batch.next_observations, torch.ones(200, dtype=torch.bool))
     share = (learner.density.score(data.next_observations) < learner.density.threshold).float().mean()
     assert share.item() == pytest.approx(0.02, abs=0.012)  # 500 rows: two standard errors
     batch = data.sample(64, stream(0))
-    far = batch._replace(next_observations=torch.full((64, 1), 40.0))
+    far = torch.full((64, 1), 40.0)
     values = torch.linspace(1.0, 2.0, 64)
     ones = torch.ones(64, dtype=torch.bool)
-    torch.testing.assert_close(learner.future(far, values, ones)[0], torch.full((64,), -7.0), atol=1e-3, rtol=0)
-    found, info = learner.future(batch, values, ones)
+    torch.testing.assert_close(learner.filtered(values, far, ones)[0], torch.full((64,), -7.0), atol=1e-3, rtol=0)
+    found, info = learner.filtered(values, batch.next_observations, ones)
     kept = (found - values).abs() < 0.05
     assert kept.float().mean() > 0.85
     assert info["model/familiar"] > 0.9
@@ -284,7 +302,7 @@ def test_the_filters_network_learns_in_its_own_phase_only(data) -> None:
     start = copy.deepcopy(learner.density.networks.state_dict())
     learner.update(data.sample(32, stream(0)))
     assert all(torch.equal(start[key], value) for key, value in learner.density.networks.state_dict().items())
-    learner.pretrain(data.sample(32, stream(0)))
+    density_phase(learner).step(data.sample(32, stream(0)))
     assert not all(torch.equal(start[key], value) for key, value in learner.density.networks.state_dict().items())
 
 

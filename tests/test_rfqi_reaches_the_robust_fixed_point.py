@@ -14,13 +14,23 @@ from toys import line_dataset, make_learner, run_values, saved, two_way
 from offline_robust.datasets import TransitionDataset
 from offline_robust.divergences import TotalVariation
 from offline_robust.experiments import train
-from offline_robust.learners.floors import discounted_returns
-from offline_robust.learners.rfqi import robust_value
+from offline_robust.learners.learned_dual import LearnedDual
 from offline_robust.networks import DualNetwork
 
 
 def stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def learned(ball: TotalVariation) -> LearnedDual:
+    """A dual as RFQI holds it, of three inputs."""
+    network = DualNetwork(("real",), 3, (8,), stream(0))
+    return LearnedDual(ball, network, torch.optim.Adam(network.parameters()), steps=1, linear=True)
+
+
+def robust(learner, batch, values):
+    """Worst values (B,), every row counted."""
+    return learner.worst_value(values, torch.ones_like(values), *learner.search.pairs(batch))[0]
 
 
 def chain_dataset(rows: int) -> TransitionDataset:
@@ -50,12 +60,13 @@ def chain_dataset(rows: int) -> TransitionDataset:
 def test_exact_duals_iterate_to_the_fixed_point(rho: float, expected: float) -> None:
     """V(s0) = 1 / (1 - .9 (.5 - rho)): the operator that the update calls, at the best eta of each state."""
     ball = TotalVariation(rho, v_min=0.0)
+    operator = learned(ball).objective
     law = torch.tensor([[0.5, 0.5], [0.0, 1.0]], dtype=torch.float64)
     rewards = torch.tensor([1.0, 0.0], dtype=torch.float64)
     v, errors = torch.zeros(2, dtype=torch.float64), []
     for _ in range(120):
         (eta,) = ball.linear_optimum(v.expand(2, 2), law)
-        single = torch.stack([robust_value(ball, v[j].expand(2), eta) for j in range(2)], dim=1)
+        single = torch.stack([operator(v[j].expand(2), eta) for j in range(2)], dim=1)
         v = rewards + 0.9 * (law * single).sum(1)
         errors.append(abs(v[0].item() - expected))
     assert v[0].item() == pytest.approx(expected, abs=1e-6)
@@ -95,7 +106,7 @@ def test_eta_approaches_the_quantile_of_every_pair() -> None:
         values = (2 * x + (0.5 + x.abs()) * torch.randn(256, 1, generator=draws)).squeeze(1)
         dual.observe(values)
         (eta,) = dual(x)
-        loss = dual.loss(robust_value(ball, values, eta))
+        loss = dual.loss(ball.linear_dual(values, eta))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -110,8 +121,8 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
     column, row = torch.rand(8, 1), torch.rand(8)
     for values, eta in ((column, row), (row, column), (column, column), (row, row[:4]), (row, torch.tensor(1.0))):
         with pytest.raises(ValueError, match="one shape"):
-            robust_value(ball, values, eta)
-    dual = DualNetwork(("real",), 3, (8,), stream(0))
+            learned(ball).objective(values, eta)
+    dual = learned(ball).network
     with pytest.raises(ValueError, match="one shape"):
         dual.observe(row, column)
     with pytest.raises(ValueError, match="one shape"):
@@ -125,8 +136,8 @@ def test_no_eta_sees_another_rows_value() -> None:
     batch = data.sample(16, stream(0))
 
     def gradient(values: torch.Tensor) -> torch.Tensor:
-        (eta,) = learner.duals(learner.dual, batch)
-        loss = learner.dual.loss(robust_value(learner.divergence, values, eta))
+        (eta,) = learner.dual.network(*learner.search.pairs(batch))
+        loss = learner.dual.network.loss(learner.dual.objective(values, eta))
         return torch.autograd.grad(loss, eta)[0]
 
     values = torch.linspace(0.0, 3.0, 16)
@@ -143,7 +154,7 @@ def test_batch_quantile_is_what_the_released_broadcast_amounts_to() -> None:
     for rho in (0.1, 0.5, 0.77):
         learner = make_learner("rfqi", data, rho=rho, eta_mode="batch_quantile")
         batch = data.sample(1000, stream(1))
-        found, _ = learner.future(batch, values, torch.ones(1000, dtype=torch.bool))
+        found = robust(learner, batch, values)
         # The (B, B) objective of the release, maximised over one number by trying them all.
         tried = values.sort().values.double()
         objective = (1 - rho) * tried - (tried[:, None] - values.double()).clamp_min(0).mean(1)
@@ -153,7 +164,7 @@ def test_batch_quantile_is_what_the_released_broadcast_amounts_to() -> None:
         torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
     assert learner.dual is None
     learner = make_learner("rfqi", data, rho=0.5, eta_mode="batch_quantile")
-    found, _ = learner.future(batch, values, torch.ones(1000, dtype=torch.bool))
+    found = robust(learner, batch, values)
     assert 0.99 * found.max().item() == pytest.approx(24.7, abs=0.4)
     assert found.min() < 0  # below what any law of the ball can give: values are positive
 
@@ -167,12 +178,11 @@ def test_targets_fall_with_the_radius_and_start_at_the_plain_one() -> None:
         for rho in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
             learner = make_learner("rfqi", data, rho=rho, **fields)
             if name == "per_sample" and learner.dual is not None:
-                learner.dual.observe(values)
-                (eta,) = learner.divergence.linear_optimum(values.unsqueeze(1))
-                found = robust_value(learner.divergence, values, eta)
+                (eta,) = learner.ball.linear_optimum(values.unsqueeze(1))
+                found = learner.dual.objective(values, eta)
                 torch.testing.assert_close(found, (1 - rho) * values)  # one sample: a discount, 5.2.2
             else:
-                found, _ = learner.future(batch, values, torch.ones(64, dtype=torch.bool))
+                found = robust(learner, batch, values)
                 found = found if rho == 0.0 else found.mean()  # the worst case of the minibatch as one law: its mean
             if rho == 0.0:
                 assert torch.equal(found, values)
@@ -204,7 +214,9 @@ def test_terminal_rows_never_bootstrap(name: str, discrete: bool) -> None:
     assert (caught["target"][~ends] != rewards[~ends]).all()
     assert not caught["target"].requires_grad
     assert all(torch.isfinite(value) for value in info.values())
-    assert all(torch.isfinite(t).all() for part in learner.modules.values() for t in part.state_dict().values())
+    networks = [part for part in learner._parts.values() if isinstance(part, torch.nn.Module)]
+    assert len(networks) >= 3
+    assert all(torch.isfinite(t).all() for part in networks for t in part.state_dict().values())
 
 
 def test_the_releases_missing_mask_is_an_option_of_that_name() -> None:
@@ -212,7 +224,7 @@ def test_the_releases_missing_mask_is_an_option_of_that_name() -> None:
     batch = data.sample(64, stream(0))._replace(terminated=torch.ones(64, dtype=torch.bool))
     for masked in (True, False):
         learner = make_learner("rfqi", data, mask_terminals=masked)
-        target, _ = learner.target(batch)
+        target = learner.target(batch, learner.next_values(batch.next_observations))
         assert torch.equal(target, learner.config.shaped(batch.rewards)) is masked
 
 
@@ -237,21 +249,9 @@ def test_a_shift_of_rewards_and_of_the_fail_state_together_shift_the_target() ->
     """General v_min: values and v_min moved by c move the robust value by c (the no-shift form would not)."""
     values = torch.rand(32, generator=stream(0)) * 5
     eta = torch.rand(32, generator=stream(1)) * 5
-    at = robust_value(TotalVariation(0.4, v_min=0.0), values, eta)
-    moved = robust_value(TotalVariation(0.4, v_min=-7.0), values - 7.0, eta - 7.0)
+    at = learned(TotalVariation(0.4, v_min=0.0)).objective(values, eta)
+    moved = learned(TotalVariation(0.4, v_min=-7.0)).objective(values - 7.0, eta - 7.0)
     torch.testing.assert_close(moved, at - 7.0)
-
-
-def test_discounted_returns_are_those_of_the_recursion() -> None:
-    lengths = [1, 7, 2, 30, 1]
-    episode = torch.arange(5).repeat_interleave(torch.tensor(lengths))
-    rewards = torch.randn(sum(lengths), generator=stream(0))
-    expected = torch.zeros(len(rewards), dtype=torch.float64)
-    for row in reversed(range(len(rewards))):
-        goes_on = row + 1 < len(rewards) and episode[row + 1] == episode[row]
-        expected[row] = rewards[row] + (0.9 * expected[row + 1] if goes_on else 0.0)
-    torch.testing.assert_close(discounted_returns(rewards, episode, 0.9), expected)
-    torch.testing.assert_close(discounted_returns(rewards, episode, 0.0), rewards.double())
 
 
 def test_one_transition_that_ends_gives_finite_figures() -> None:

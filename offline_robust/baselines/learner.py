@@ -18,9 +18,10 @@ from offline_robust.baselines.algorithms import fit_neighbours, fit_scalers, mak
 from offline_robust.baselines.export import export_policy
 from offline_robust.baselines.fields import resolve
 from offline_robust.baselines.modules import load_optimiser_state, networks_of, optimiser_state, optimisers_of
-from offline_robust.baselines.segments import returns_to_go, segment_ends
+from offline_robust.baselines.segments import segment_ends, segment_numbers
 from offline_robust.baselines.streams import PrivateStream
 from offline_robust.datasets.feed import Feed
+from offline_robust.datasets.returns import discounted_returns
 from offline_robust.datasets.transitions import Batch
 from offline_robust.errors import ConfigError
 from offline_robust.learners import Learner, Problem
@@ -94,7 +95,8 @@ class D3RLPyLearner(Learner):
             rewards = self.config.shaped(dataset.rewards)
             if (scaler := self.algorithm.reward_scaler) is not None:
                 rewards = scaler.transform(rewards)
-            feed.add_column("returns_to_go", returns_to_go(rewards, ends, self.algorithm.gamma))
+            returns = discounted_returns(rewards, segment_numbers(ends), self.algorithm.gamma)
+            feed.add_column("returns_to_go", returns.float())
 
     # --- Update -----------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,11 @@ def segment_ends(dataset: TransitionDataset) -> Tensor:
     return ends
 
 
+def segment_numbers(ends: Tensor) -> Tensor:
+    """(N,) int64 the segment of each row, from 0, given their last rows (N,) bool."""
+    return torch.cat([ends.new_zeros(1), ends[:-1]]).cumsum(0)
+
+
 def segments_of(dataset: TransitionDataset) -> Iterator[Segment]:
     """The dataset's rows in order; arrays are views of its tensors where these lie in main memory."""
     names = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated", "next_valid")
@@ -118,23 +123,3 @@ def _signature(values: Array) -> Any:
     from d3rlpy.dataset import Signature
 
     return Signature(dtype=[values.dtype], shape=[values.shape[1:]])
-
-
-def returns_to_go(rewards: Tensor, ends: Tensor, discount: float) -> Tensor:
-    """(N,) G_t = r_t + discount * G_{t+1} within every segment, by doubling: log2 of the longest one passes.
-
-    Args:
-        rewards: (N,).
-        ends: (N,) bool, the last rows of segments.
-        discount: gamma.
-    """
-    total = rewards.double()
-    segment = torch.cat([ends.new_zeros(1), ends[:-1]]).cumsum(0)
-    longest = int(torch.bincount(segment).max())
-    step = 1
-    while step < longest:
-        # G over `step` rows becomes G over twice as many.
-        same = segment[step:] == segment[:-step]
-        total = torch.cat([total[:-step] + discount**step * total[step:] * same, total[-step:]])
-        step *= 2
-    return total.float()

@@ -22,6 +22,7 @@ from offline_robust.networks import (
     Policy,
     TanhGaussianActor,
     adamw,
+    descend,
     frozen_copy,
     policy_spec,
     polyak,
@@ -101,9 +102,7 @@ class BC(Learner):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a minibatch; returns 0-d tensors."""
         loss = self.loss(self.actor, batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         polyak(self.deployed.parameters(), self.actor.parameters(), self.config.policy_averaging)
         return {"train/bc_loss": loss.detach()}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from torch import Tensor
-
+from offline_robust.datasets.returns import discounted_returns
 from offline_robust.datasets.transitions import TransitionDataset
 from offline_robust.learners.base import LearnerConfig
 
@@ -41,21 +40,6 @@ def floor_warning(
         f"{config.name}: shaped rewards reach {least:.4g} and discounted returns {lowest:.4g}, below {key} "
         f"{v_min:.4g}: {consequence}; {advice}"
     ]
-
-
-def discounted_returns(rewards: Tensor, episode: Tensor, discount: float) -> Tensor:
-    """(N,) sum of discounted rewards from each row to the end of its episode, in log2(N) passes over all rows.
-
-    Args:
-        rewards: (N,).
-        episode: (N,) int, the same for consecutive rows of one episode.
-        discount: gamma.
-    """
-    returns, ahead = rewards.double(), 1
-    while ahead < len(rewards) and bool((same := episode[ahead:] == episode[:-ahead]).any()):
-        returns = returns.clone().index_add_(0, same.nonzero().squeeze(1), discount**ahead * returns[ahead:][same])
-        ahead *= 2
-    return returns
 
 
 def _rounded(value: float, towards: Callable[[float], int]) -> float:

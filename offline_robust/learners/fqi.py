@@ -7,6 +7,7 @@ FQI baseline of RFQI's released code (Panaganti et al. 2022).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.errors import ConfigError
+from offline_robust.learners.action_search import Info
 from offline_robust.learners.base import Phase, Problem, RunSettings, TrainingLengths
-from offline_robust.learners.bcq import BCQ, BCQConfig, Width
+from offline_robust.learners.batch_constrained import BatchConstrainedConfig, Width
+from offline_robust.learners.fitted_q import FittedQ
 from offline_robust.learners.floors import floor_warning
 from offline_robust.models.state_density import StateDensity
 from offline_robust.networks.spec import MAX_LAYERS
@@ -24,8 +27,8 @@ from offline_robust.networks.spec import MAX_LAYERS
 # --- Config ---------------------------------------------------------------------------------------------------------
 
 
-class FQIConfig(BCQConfig):
-    """BCQ's learning with a filter: next observations unlike the data's are worth v_min."""
+class FQIConfig(BatchConstrainedConfig):
+    """Batch-constrained learning with a filter: next observations unlike the data's are worth v_min."""
 
     name: Literal["fqi"] = "fqi"
     backup: Literal["ql", "ac"] = Field(
@@ -76,7 +79,7 @@ class FQIConfig(BCQConfig):
 # --- Learner --------------------------------------------------------------------------------------------------------
 
 
-class FQI(BCQ):
+class FQI(FittedQ):
     """y = r + gamma [zeta V(s') + (1 - zeta) v_min], zeta = sigmoid(sharpness (score(s') - b)).
 
     The state VAE behind the score learns before the critics do (`training.model_steps`) and not after.
@@ -84,11 +87,13 @@ class FQI(BCQ):
 
     Config = FQIConfig
     config: FQIConfig
+    toy = MappingProxyType({**FittedQ.toy, "density_hidden": (16, 16)})
 
     def __init__(self, config: FQIConfig, problem: Problem) -> None:
-        super().__init__(config, problem)
-        self.density = (
-            StateDensity(
+        super().__init__(config, problem, noise=config.backup_noise if config.backup == "ql" else None)
+        self.density: StateDensity | None = None
+        if config.density_filter:
+            self.density = StateDensity(
                 problem.observation_dim,
                 config.density_hidden,
                 config.density_learning_rate,
@@ -97,11 +102,6 @@ class FQI(BCQ):
                 problem.streams["init"],
                 problem.device,
             )
-            if config.density_filter
-            else None
-        )
-
-        if self.density is not None:
             self.keep(density=self.density)
 
     def phases(self, training: TrainingLengths) -> Sequence[Phase]:
@@ -111,33 +111,51 @@ class FQI(BCQ):
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: rewards under which the unfamiliar is worth more than the data."""
         config = self.config
-        if self.density is None:
+        if not config.density_filter:
             return []
         consequence = "what the density filter turns away is worth more than that"
         return floor_warning(config, dataset, config.discount, config.v_min, "learner.v_min", consequence)
 
-    def fit_density(self, batch: Batch) -> dict[str, Tensor]:
+    # --- Density ----------------------------------------------------------------------------------------------------
+
+    def fit_density(self, batch: Batch) -> Info:
         """One step of the state VAE: half of the rows give their observation, the others what came next."""
-        assert self.density is not None
+        if self.density is None:
+            raise TypeError("there is no density to fit: density_filter is false")
         half = torch.arange(len(batch.rewards), device=self.problem.device) * 2 < len(batch.rewards)
         first = (half | ~batch.next_valid).unsqueeze(1)
         rows = torch.where(first, batch.observations, batch.next_observations)
         return self.density.update(rows, self.problem.streams["model"])
 
-    def future(self, batch: Batch, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `BCQ.future`: V(s') as far as s' is familiar, v_min for the rest."""
+    def filtered(self, values: Tensor, following: Tensor, valid: Tensor) -> tuple[Tensor, Info]:
+        """zeta V(s') + (1 - zeta) v_min.
+
+        Args:
+            values: (B,) V(s').
+            following: (B, O) s', finite in every row.
+            valid: (B,) bool: rows whose s' is a true next observation.
+        """
         if self.density is None:
             return values, {}
-        familiar = self.density.familiarity(batch.next_observations, batch.next_valid, self.config.density_sharpness)
+        familiar = self.density.familiarity(following, valid, self.config.density_sharpness)
         info = {"model/familiar": familiar.mean(), "model/threshold": self.density.threshold.clone()}
         return torch.lerp(torch.full_like(values, self.config.v_min), values, familiar), info
 
-    def _backup_perturbs(self) -> bool:
-        return self.config.backup == "ac"
+    # --- Update -----------------------------------------------------------------------------------------------------
 
-    def _backup_noise(self, rows: int) -> Tensor | None:
-        if self.config.backup == "ac" or self.config.backup_noise == 0.0:
-            return None
-        stream = self.problem.streams["policy"]
-        noise = torch.randn((rows, self.problem.action_dim), generator=stream, device=self.problem.device)
-        return noise.mul_(self.config.backup_noise)
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on a minibatch; returns 0-d tensors."""
+        # 1. The behaviour's model follows the data.
+        info = self.search.fit(batch)
+        # 2. V(s'): the largest value of an action near the data's.
+        following = self.following(batch)
+        values = self.next_values(following)
+        # 3. The filter: V(s') as far as s' is familiar, v_min for the rest.
+        future, found = self.filtered(values, following, batch.next_valid)
+        # 4. The critics regress to r + gamma * future.
+        info |= self.regress(batch, self.target(batch, future))
+        # 5. The perturbation climbs the first critic.
+        info |= self.search.improve(self.critics, batch.observations)
+        # 6. Targets and the deployed policy follow.
+        self.follow()
+        return info | found | {"train/value": values.mean()}

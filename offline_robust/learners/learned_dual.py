@@ -11,8 +11,8 @@ from torch import Tensor
 
 from offline_robust.divergences import Divergence, DualKind
 from offline_robust.errors import ConfigError
-from offline_robust.networks import DualNetwork, LogDualNetwork
-from offline_robust.networks.dual import REAL_REACH
+from offline_robust.networks import DualNetwork, LogDualNetwork, descend
+from offline_robust.networks.dual import REAL_REACH, require_rows
 
 _START_REACH = 10.0
 """A dual starts within this many standard deviations, and e to this times them: half of what the network reaches."""
@@ -50,8 +50,20 @@ class LearnedDual:
         self.ball, self.network, self.optimiser, self.steps, self.linear = ball, network, optimiser, steps, linear
 
     def objective(self, values: Tensor, *duals: Tensor) -> Tensor:
-        """The dual objective (B,) on values (B,) of one next state each or (B, m) of several, and duals (B,)."""
-        return self.ball.linear_dual(values, *duals) if self.linear else self.ball.profile(values, *duals)
+        """The dual objective (B,), row by row.
+
+        Args:
+            values: (B,) of one next state each where it is linear, else (B, m) of several.
+            duals: (B,) each.
+
+        Raises:
+            ValueError: linear, and not all are (B,). (RFQI's released code broadcasts (B,) against (B, 1).)
+        """
+        if not self.linear:
+            return self.ball.profile(values, *duals)
+        for dual in duals:
+            require_rows(values=values, dual=dual)
+        return self.ball.linear_dual(values, *duals)
 
     @torch.enable_grad()
     def fit(
@@ -71,9 +83,7 @@ class LearnedDual:
         self.network.observe(values, weights, None if self.linear else values.std(correction=0))
         for _ in range(self.steps):
             loss = self.network.loss(self.objective(values, *self.network(inputs, actions)), weights)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
+            descend(self.optimiser, loss)
         return {"dual/loss": loss.detach()}
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ Where the release departs from the mathematics we follow the mathematics: docs/a
 from __future__ import annotations
 
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -15,18 +16,20 @@ from torch import Tensor
 
 from offline_robust.datasets.transitions import Batch, TransitionDataset
 from offline_robust.divergences import TotalVariation
+from offline_robust.learners.action_search import Info, pair_widths
 from offline_robust.learners.base import Problem
-from offline_robust.learners.bcq import BCQ, BCQConfig, Width
+from offline_robust.learners.batch_constrained import BatchConstrainedConfig, Width
+from offline_robust.learners.fitted_q import FittedQ
 from offline_robust.learners.floors import floor_warning
+from offline_robust.learners.learned_dual import LearnedDual
 from offline_robust.networks import DualNetwork, adamw
-from offline_robust.networks.dual import require_rows
 from offline_robust.networks.spec import MAX_LAYERS
 
 # --- Config ---------------------------------------------------------------------------------------------------------
 
 
-class RFQIConfig(BCQConfig):
-    """BCQ's learning plus the radius of the ball and how its dual is learned."""
+class RFQIConfig(BatchConstrainedConfig):
+    """Batch-constrained learning plus the radius of the ball and how its dual is learned."""
 
     name: Literal["rfqi"] = "rfqi"
     rho: float = Field(
@@ -64,7 +67,7 @@ class RFQIConfig(BCQConfig):
 # --- Learner --------------------------------------------------------------------------------------------------------
 
 
-class RFQI(BCQ):
+class RFQI(FittedQ):
     """y = r + gamma [(1 - rho) eta - (eta - V(s'))_+ + rho v_min], eta = eta(s, a) the maximiser in the mean.
 
     The adversary takes the top share rho of the next values and sends it to a fail state of value `v_min`. No value
@@ -73,25 +76,33 @@ class RFQI(BCQ):
 
     Config = RFQIConfig
     config: RFQIConfig
+    # The toy's rewards are negative, down to -16: the fail state of value 0 must be the worst place. Critics of a
+    # second do not reach values of a hundred, so rewards are scaled into [0, 1].
+    toy = MappingProxyType(
+        {
+            **FittedQ.toy,
+            "reward_shift": 16.0,
+            "reward_scale": 1.0 / 16.0,
+            "critic_learning_rate": 1e-2,
+            "reach": 0.5,
+            "rho": 0.1,
+        }
+    )
 
     def __init__(self, config: RFQIConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        self.divergence = TotalVariation(config.rho, config.v_min)
-        self.dual: DualNetwork | None = None
+        self.ball = TotalVariation(config.rho, config.v_min)
+        self.dual: LearnedDual | None = None
         if config.eta_mode == "per_sample" and config.rho > 0.0:
-            inputs = problem.observation_dim + (0 if self.discrete else problem.action_dim)
+            inputs, heads = pair_widths(problem)
             # The optimal eta is the (1 - rho)-quantile of the next values.
-            level = NormalDist().inv_cdf(min(max(1.0 - config.rho, 1e-3), 1.0 - 1e-3))
-            self.dual = DualNetwork(
-                ("real",),
-                inputs,
-                config.dual_hidden,
-                problem.streams["init"],
-                actions=problem.action_dim if self.discrete else 0,
-                start=(level,),
-            ).to(problem.device)
-            self.dual_optimiser = adamw([(self.dual.parameters(), config.dual_learning_rate)], 0.0, config.adam_eps)
-            self.keep(dual=self.dual, dual_optimiser=self.dual_optimiser)
+            start = NormalDist().inv_cdf(min(max(1.0 - config.rho, 1e-3), 1.0 - 1e-3))
+            init = problem.streams["init"]
+            network = DualNetwork(("real",), inputs, config.dual_hidden, init, actions=heads, start=(start,))
+            network.to(problem.device)
+            optimiser = adamw([(network.parameters(), config.dual_learning_rate)], 0.0, config.adam_eps)
+            self.dual = LearnedDual(self.ball, network, optimiser, steps=config.dual_steps, linear=True)
+            self.keep(dual=network, dual_optimiser=optimiser)
 
     def warnings(self, dataset: TransitionDataset) -> list[str]:
         """See `Learner.warnings`: rewards under which the fail state is not the worst place."""
@@ -101,67 +112,61 @@ class RFQI(BCQ):
         consequence = "there the ball holds nothing to fear"
         return floor_warning(config, dataset, config.discount, config.v_min, "learner.v_min", consequence)
 
-    # --- What follows a transition ----------------------------------------------------------------------------------
+    # --- Worst case -------------------------------------------------------------------------------------------------
 
-    def future(self, batch: Batch, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `BCQ.future`: the dual objective at eta."""
+    def weights(self, batch: Batch) -> Tensor:
+        """(B,) 1 for rows whose future enters the target, else 0; 1 for all where it enters none."""
+        counts = ~self.ended(batch)
+        return torch.where(counts.any(), counts, True).float()
+
+    @torch.no_grad()
+    def worst_value(
+        self, values: Tensor, weights: Tensor, inputs: Tensor, actions: Tensor | None
+    ) -> tuple[Tensor, Info]:
+        """(B,) (1 - rho) eta - (eta - V)_+ + rho v_min, row by row.
+
+        Args:
+            values: (B,) V(s').
+            weights: (B,) of the rows in the mean.
+            inputs: what the dual network takes, see `ActionSearch.pairs`.
+            actions: its heads.
+        """
         if self.config.rho == 0.0:
             return values, {}
-        # A mean over the rows whose future counts; over all of them when it is none.
-        weights = torch.where(counts.any(), counts, True).float()
+        info: Info = {}
         if self.dual is None:
             eta = self.batch_quantile(values, weights)
-            info = {"dual/eta": eta.mean()}
+            worst = self.ball.linear_dual(values, eta)
         else:
-            eta, info = self._learned(self.dual, batch, values, weights)
-        worst = robust_value(self.divergence, values, eta)
+            worst, (eta,), info = self.dual.worst_case(inputs, values, actions)
+        info["dual/eta"] = eta.mean()
         info["dual/gap"] = (weights * (values - worst)).sum() / weights.sum()
         info["dual/below_v_min"] = (weights * (values < self.config.v_min)).sum() / weights.sum()
         return worst, info
 
     def batch_quantile(self, values: Tensor, weights: Tensor) -> Tensor:
         """(B,) the same number in all rows: the (1 - rho)-quantile of the rows' values, v_min at least."""
-        (eta,) = self.divergence.linear_optimum(values, weights / weights.sum())
+        (eta,) = self.ball.linear_optimum(values, weights / weights.sum())
         return eta.clamp_min(self.config.v_min).expand_as(values)
 
-    def dual_loss(self, dual: DualNetwork, batch: Batch, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """- the mean of (1 - rho) eta - (eta - V)_+, in standard deviations of V; and eta (B,)."""
-        (eta,) = self.duals(dual, batch)
-        return dual.loss(robust_value(self.divergence, values, eta), weights), eta
+    # --- Update -----------------------------------------------------------------------------------------------------
 
-    def duals(self, dual: DualNetwork, batch: Batch) -> tuple[Tensor, ...]:
-        """The dual network at the batch's pairs."""
-        if self.discrete:
-            return dual(batch.observations, batch.actions)  # type: ignore[no-any-return]
-        return dual(torch.cat([batch.observations, batch.actions], dim=1))  # type: ignore[no-any-return]
-
-    def _learned(
-        self, dual: DualNetwork, batch: Batch, values: Tensor, weights: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A few steps of the dual network, then eta."""
-        dual.observe(values, weights)
-        with torch.enable_grad():
-            for _ in range(self.config.dual_steps):
-                loss, _ = self.dual_loss(dual, batch, values, weights)
-                self.dual_optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.dual_optimiser.step()
-        with torch.no_grad():
-            (eta,) = self.duals(dual, batch)
-            info = {"dual/loss": loss.detach(), "dual/eta": eta.mean()}
-            return eta, info | dual.info((eta,), values, self.config.v_min)
-
-
-def robust_value(divergence: TotalVariation, values: Tensor, eta: Tensor) -> Tensor:
-    """(B,) eta - (eta - V)_+ - rho (eta - v_min), row by row.
-
-    Args:
-        divergence: the ball, with its fail state.
-        values: (B,) V(s').
-        eta: (B,).
-
-    Raises:
-        ValueError: the shapes are not both (B,). (The released code broadcasts (B,) against (B, 1).)
-    """
-    require_rows(values=values, eta=eta)
-    return divergence.linear_dual(values, eta)
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on a minibatch; returns 0-d tensors."""
+        # 1. The behaviour's model follows the data.
+        info = self.search.fit(batch)
+        # 2. V(s'): the largest value of an action near the data's.
+        following = self.following(batch)
+        values = self.next_values(following)
+        # 3. The dual eta(s, a) follows V(s'); the worst expectation over the ball.
+        weights, (inputs, actions) = self.weights(batch), self.search.pairs(batch)
+        if self.dual is not None:
+            info |= self.dual.fit(inputs, values, weights, actions)
+        future, found = self.worst_value(values, weights, inputs, actions)
+        # 4. The critics regress to r + gamma * future.
+        info |= self.regress(batch, self.target(batch, future))
+        # 5. The perturbation climbs the first critic.
+        info |= self.search.improve(self.critics, batch.observations)
+        # 6. Targets and the deployed policy follow.
+        self.follow()
+        return info | found | {"train/value": values.mean()}

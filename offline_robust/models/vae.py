@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from offline_robust.datasets.transitions import Batch
 from offline_robust.models.base import ModelConfig, NominalModel, Sampler, Scales
-from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, linear, load_optimiser
+from offline_robust.networks import MLP, Buffers, InferenceTail, adamw, descend, linear, load_optimiser
 from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH
 
 
@@ -110,9 +110,7 @@ class TransitionVAE(NominalModel):
     def update(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """One AdamW step of the VAE loss on the rows with a true next observation."""
         loss, info = self.vae_loss(batch, generator)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         return info
 
     def vae_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -20,7 +20,7 @@ from offline_robust.networks.mlp import (
     linear,
     polyak,
 )
-from offline_robust.networks.optimisers import adamw, load_optimiser
+from offline_robust.networks.optimisers import adamw, descend, load_optimiser
 from offline_robust.networks.policies import Policy, load_policy, load_tensors
 from offline_robust.networks.spec import MAX_LAYERS, MAX_WIDTH, CandidateSpec, PolicySpec
 
@@ -47,6 +47,7 @@ __all__ = [
     "TanhGaussianActor",
     "adamw",
     "build_actor",
+    "descend",
     "fast_inference_dtype",
     "frozen_copy",
     "linear",

@@ -23,6 +23,13 @@ def adamw(
     )
 
 
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down a loss (), from fresh gradients."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Restores the slots of a state, and nothing else of it, after checks that PyTorch does not make.
 
