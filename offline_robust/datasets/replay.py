@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from offline_robust.datasets.assemble import fit_actions, layout
@@ -15,9 +14,8 @@ from offline_robust.datasets.findings import Finding
 from offline_robust.datasets.logged import Array, Logged
 from offline_robust.environment import make_flat
 from offline_robust.environment.making import EnvironmentMissing
+from offline_robust.environment.wrappers import Env
 from offline_robust.errors import EvaluationError
-
-Env = gym.Env[Any, Any]
 
 _EPISODES, _STEPS, _ROWS = 5, 10, 64
 """Episodes that start again from their seeds, steps of each, and rows that are taken again from their observations."""

@@ -137,7 +137,7 @@ class GymnasiumBatch:
                 deactivate()
 
 
-Engine = Callable[[System, Sequence[Perturbations]], BatchedEnv]
+BatchMaker = Callable[[System, Sequence[Perturbations]], BatchedEnv]
 
 
 def make_batch(system: System, episodes: Sequence[Perturbations]) -> BatchedEnv:
@@ -158,7 +158,7 @@ def make_batch(system: System, episodes: Sequence[Perturbations]) -> BatchedEnv:
     return LayeredBatch(_engine(system.simulator)(describe(spec.bare), episodes), spec)
 
 
-def _engine(simulator: str) -> Engine:
+def _engine(simulator: str) -> BatchMaker:
     if simulator == "pendulum":
         return BatchedPendulum
     if simulator == "cartpole":
