@@ -284,7 +284,8 @@ class _Backup:
             return ball.worst_case(ahead, self._law)[0]
         # A transport problem needs K x K numbers a row.
         rows = max(1, _MAX_TRANSPORT // (width * width))
-        pairs = zip(ahead.reshape(-1, width).split(rows), self._law.reshape(-1, width).split(rows), strict=True)
+        flat = (ahead.reshape(-1, width), self._law.reshape(-1, width))
+        pairs = zip(*(torch.split(part, rows) for part in flat), strict=True)
         return torch.cat([ball.worst_case(x, p)[0] for x, p in pairs]).view(self.shape)
 
 

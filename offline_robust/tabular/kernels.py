@@ -1,7 +1,8 @@
 """The sequential loops of tabular learning, compiled. Imported only where they run: they need numba.
 
 One update changes one pair (s, a). All tables are (S, A): q; eta, the dual variable; z1 and z2, running means under it;
-lag, the dual variable as long ago as those reach; visits. A rule is a whole number and seven numbers; `learning` makes them.
+lag, the dual variable as long ago as those reach; visits. A rule is a whole number and seven numbers, which `learning`
+makes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _compiled(function: _Function) -> _Function:
 @_compiled
 def _rate(rates: FloatArray, scale: int, count: int) -> float:
     """1 / (1 + c t^p) of one time scale."""
-    return 1.0 / (1.0 + rates[scale, 0] * count ** rates[scale, 1])
+    return float(1.0 / (1.0 + rates[scale, 0] * count ** rates[scale, 1]))
 
 
 @_compiled
@@ -88,7 +89,9 @@ def _kl(
     lag[s, a] += fast * (eta[s, a] - lag[s, a])
     log = np.log(z1[s, a])
     slope = -log - z2[s, a] / (lag[s, a] * z1[s, a]) - radius
-    eta[s, a] = min(max(eta[s, a] + _rate(rates, 1, count) * slope, low), high)
+    # In its logarithm: a scale must not be thrown to zero by one step, where the means see the least sample alone.
+    step = min(max(_rate(rates, 1, count) * slope, -1.0), 1.0)
+    eta[s, a] = min(max(eta[s, a] * np.exp(step), low), high)
     return float(origin - lag[s, a] * (log + radius))
 
 
@@ -127,9 +130,7 @@ def _floor(q: FloatArray, terminal: NDArray[np.bool_]) -> float:
 
 
 @_compiled
-def _ahead(
-    q: FloatArray, terminal: NDArray[np.bool_], discount: float, inside: bool, paid: float, after: int
-) -> float:
+def _ahead(q: FloatArray, terminal: NDArray[np.bool_], discount: float, inside: bool, paid: float, after: int) -> float:
     """What the worst case is taken of: the value that follows, with the reward where that is inside."""
     value = 0.0 if terminal[after] else _best(q, after)
     return paid + discount * value if inside else value

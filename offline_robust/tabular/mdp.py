@@ -73,12 +73,12 @@ class FiniteMDP:
     @property
     def states(self) -> int:
         """S."""
-        return self.transitions.successors.shape[0]
+        return len(self.transitions.successors)
 
     @property
     def actions(self) -> int:
         """A."""
-        return self.transitions.successors.shape[1]
+        return int(self.transitions.successors.shape[1])
 
 
 def finite_mdp(
@@ -180,14 +180,16 @@ def checked_policy(policy: ArrayLike, states: int, actions: int) -> FloatArray:
     if given.shape == (states,) and given.dtype.kind in "iu":
         if given.min() < 0 or given.max() >= actions:
             raise ConfigError(f"policy: actions are 0 to {actions - 1}, got {given.min()} to {given.max()}")
-        return np.eye(actions)[given]
+        pure: FloatArray = np.eye(actions)[given]
+        return pure
     law = _numbers("policy", policy)
     if law.shape != (states, actions):
         raise ConfigError(
             f"policy: ({states},) whole numbers or ({states}, {actions}) probabilities, got shape {law.shape}"
         )
     _check_laws(law[:, None, :], "policy")
-    return law / law.sum(-1, keepdims=True)
+    shares: FloatArray = law / law.sum(-1, keepdims=True)
+    return shares
 
 
 def _listed(successors: ArrayLike, probabilities: ArrayLike) -> Transitions:

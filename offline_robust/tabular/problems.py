@@ -161,7 +161,8 @@ def american_put(
 def put_prices(low: float = 80.0, high: float = 140.0, decimals: int = 1) -> FloatArray:
     """The grid of prices of `american_put`."""
     unit = 10**decimals
-    return np.arange(round(low * unit), round(high * unit) + 1) / unit
+    prices: FloatArray = np.arange(round(low * unit), round(high * unit) + 1) / unit
+    return prices
 
 
 def random_mdp(
@@ -235,4 +236,5 @@ def _nearest(prices: FloatArray, factor: float, decimals: int) -> IntArray:
     """
     unit = 10**decimals
     moved = np.array([round(price * factor, decimals) for price in prices.tolist()])
-    return np.clip(np.rint(moved * unit) - round(prices[0] * unit), 0, len(prices) - 1).astype(np.int64)
+    places: IntArray = np.clip(np.rint(moved * unit) - round(prices[0] * unit), 0, len(prices) - 1).astype(np.int64)
+    return places
