@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from toys import line_dataset, two_way
 
 from offline_robust.divergences import KL, Contamination, CressieRead, GradientWasserstein, Wasserstein1
 from offline_robust.errors import ConfigError, DatasetError, MissingExtra, UserError
@@ -59,6 +60,7 @@ CASES = [
     (lambda: robust_value_iteration(P, R, 0.9, Wasserstein1(0.1, torch.ones(3, 3) - torch.eye(3))), "costs between"),
     (lambda: robust_value_iteration(P, R, 0.9, KL(0.1), everywhere=True), "everywhere is for"),
     (lambda: robust_value_iteration(P, P, 0.9, Contamination(0.1), everywhere=True), "no reward on entering"),
+    (lambda: robust_value_iteration(P, R, 0.9, terminal=[True]), "terminal: one bool for each of 2 states"),
     (lambda: robust_value_iteration(P, R + 1, 0.9, max_sweeps=1), "not reached in 1 sweeps"),
     (lambda: robust_value_iteration(P, R, 0.9, tolerance=0.0), "tolerance: greater than 0"),
     (lambda: robust_policy_evaluation(P, R, 0.9, None, [0, 2]), "policy: actions are 0 to 1"),
@@ -120,19 +122,11 @@ def test_logs(call, said) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_continuous_data_are_refused(pendulum_like) -> None:
+def test_data_that_are_no_states_are_refused() -> None:
     with pytest.raises(DatasetError, match="actions are continuous"):
-        as_log(pendulum_like(discrete=False))
+        as_log(line_dataset())
     with pytest.raises(DatasetError, match="row 0: the observation is not one-hot"):
-        as_log(pendulum_like(discrete=True))
-
-
-@pytest.fixture
-def pendulum_like():
-    """Datasets of numbers that are no states."""
-    from toys import random_dataset
-
-    return random_dataset
+        as_log(two_way(line_dataset()))
 
 
 def test_the_missing_extra_is_named(monkeypatch) -> None:

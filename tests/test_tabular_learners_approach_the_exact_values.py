@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from offline_robust.collection import collect
 from offline_robust.divergences import KL, ChiSquare, Contamination, CressieRead, CVaR
@@ -28,7 +29,7 @@ EVERY_PAIR = Sampling("synchronous")
 
 
 def exact(mdp, ball=None, **options):
-    return robust_value_iteration(mdp.transitions, mdp.rewards, mdp.discount, ball, **options)
+    return robust_value_iteration(mdp.transitions, mdp.rewards, mdp.discount, ball, terminal=mdp.terminal, **options)
 
 
 def logged(mdp, rows: int, seed: int):
@@ -45,7 +46,7 @@ def logged(mdp, rows: int, seed: int):
 @pytest.mark.parametrize("mode", ["synchronous", "trajectory"])
 def test_q_learning_finds_the_plain_values(mode) -> None:
     mdp = cliffwalking()
-    steps = 30_000 if mode == "synchronous" else 600_000
+    steps = 20_000 if mode == "synchronous" else 600_000
     found = q_learning(mdp, steps, seeds=(0, 1), sampling=Sampling(mode, epsilon=0.3))
     assert found.v[0, :, 8] == pytest.approx([exact(mdp).v[8]] * 2, abs=0.15)
 
@@ -85,7 +86,7 @@ def test_drq_learns_from_a_log_and_a_counted_model_too() -> None:
     log = logged(mdp, 60_000, 0)
     expected = exact(mdp, ball).v
     counted = model_based_q_learning(log, 0.9, ball)
-    assert counted.v[:16] == pytest.approx(expected[:16], abs=0.15)
+    assert counted.v[:16] == pytest.approx(expected[:16], abs=0.4)
     assert counted.v[16] == 0.0
     found = drq(log, [ball], 1_500_000, discount=0.9, seeds=(0, 1))
     assert found.v[0, :, 8] == pytest.approx([counted.v[8]] * 2, abs=0.3)
@@ -101,7 +102,7 @@ def test_counts_are_relative_frequencies() -> None:
     assert kept.rewards[0, 0] == pytest.approx([4.0, 1.0])
     # A pair that was never tried is the worst place there is.
     held = count_model(([0], [0], [1.0], [0]), 0.5, actions=2, untried_reward=-1.0).mdp
-    assert exact(held).q == pytest.approx(np.array([[2.0, 0.0]]))
+    assert exact(held).q == pytest.approx(np.array([[2.0, 0.0]]), abs=1e-9)
 
 
 def test_a_simulated_model_of_many_samples_is_the_problem() -> None:
@@ -115,14 +116,14 @@ def test_a_simulated_model_of_many_samples_is_the_problem() -> None:
 
 @pytest.mark.parametrize("ball", [CressieRead(2, 0.1), CVaR(0.5)], ids=repr)
 def test_multilevel_drq_finds_the_robust_values(ball) -> None:
-    chain = three_state_chain()
-    found = multilevel_drq(chain, ball, 400, seeds=range(32), record=200, step_size=(0.5, 1.0))
+    chain = three_state_chain(discount=0.5)
+    found = multilevel_drq(chain, ball, 300, seeds=range(32), record=150)
     error = found.q.mean(0) - exact(chain, ball).q
-    assert abs(error[:2]).max() < 0.5
+    assert abs(error[:2]).max() < 0.05
     assert (found.q[:, 2] == 0.0).all()
     assert found.curve.shape == (32, 2, 3)
     # 2 p / (2 p - 1) = 6 samples a pair and sweep, on average; four pairs.
-    assert found.samples[:, -1].mean() == pytest.approx(400 * 4 * 6, rel=0.25)
+    assert found.samples[:, -1].mean() == pytest.approx(300 * 4 * 6, rel=0.25)
 
 
 def test_radius_zero_is_q_learning_and_runs_repeat() -> None:
@@ -142,7 +143,7 @@ def test_environments_are_gymnasiums(env_id) -> None:
     first, _ = env.reset(seed=0)
     steps = [env.step(env.action_space.sample()) for _ in range(3)]
     assert all(env.observation_space.contains(observation) for observation in (first, *(step[0] for step in steps)))
-    gym.utils.env_checker.check_env(env.unwrapped, skip_render_check=True)
+    check_env(env.unwrapped, skip_render_check=True)
 
 
 def test_environments_do_what_their_arrays_say() -> None:
@@ -173,7 +174,7 @@ def test_environments_do_what_their_arrays_say() -> None:
 
 
 def test_a_collected_dataset_counts_up_to_its_problem() -> None:
-    data = collect(None, "ThreeStateChain-v0", transitions=4_000, seed=0, parallel=4)
+    data = collect(None, "ThreeStateChain-v0", transitions=20_000, seed=0, parallel=4)
     model = count_model(data, 0.9, untried_reward=0.0).mdp
     assert model.transitions.dense[0, 1, 1] == pytest.approx(0.8, abs=0.03)
     ball = ChiSquare(0.04)

@@ -189,18 +189,15 @@ def test_the_chain_is_worth_the_risk_up_to_its_closed_radius() -> None:
 
 @pytest.mark.parametrize("ball", [*balls(3), None], ids=repr)
 def test_values_equal_brute_force(ball) -> None:
-    """Value iteration in which a generic solver finds every worst law by itself; four states, two actions."""
-    mdp = random_mdp(4, 2, 3, seed=3, discount=0.6)
+    """A generic solver, asked for every worst law by itself, finds the same fixed point."""
+    mdp = random_mdp(4, 2, 3, seed=3)
     found = solved(mdp, ball)
     after, law = mdp.transitions
-    v = np.zeros(4)
-    for _ in range(40):
-        q = np.zeros((4, 2))
-        for s, a in itertools.product(range(4), range(2)):
-            q[s, a] = mdp.rewards[s, a] + 0.6 * brute_force(ball, v[after[s, a]], law[s, a])
-        v = q.max(1)
-    assert found.v == pytest.approx(v, abs=2e-5)
-    assert found.q == pytest.approx(q, abs=2e-5)
+    for s, a in itertools.product(range(4), range(2)):
+        expected = mdp.rewards[s, a] + 0.9 * brute_force(ball, found.v[after[s, a]], law[s, a])
+        assert found.q[s, a] == pytest.approx(expected, abs=1e-5)
+    assert (found.v == found.q.max(1)).all()
+    assert (found.policy == found.q.argmax(1)).all()
 
 
 def brute_force(ball, values, law):
@@ -246,15 +243,15 @@ def brute_force(ball, values, law):
 @pytest.mark.parametrize("ball", balls(4), ids=repr)
 def test_successors_without_weight_count_nowhere_in_any_form(ball) -> None:
     """Dense, as successors, and with fillers that point at the best and worst state; not Wasserstein's business."""
-    mdp = random_mdp(9, 3, 4, seed=1)
+    mdp = random_mdp(9, 3, 4, seed=1, discount=0.5)
     after, law = mdp.transitions
     expected = solved(mdp, ball).q
     if isinstance(ball, Wasserstein1):
         return
     fillers = np.broadcast_to([0, 8, 8], (9, 3, 3))
     wide = (np.concatenate([fillers, after], -1), np.concatenate([np.zeros((9, 3, 3)), law], -1))
-    for form in (mdp.transitions.dense, wide, tuple(torch.from_numpy(part) for part in wide)):
-        assert robust_value_iteration(form, mdp.rewards, 0.9, ball).q == pytest.approx(expected, abs=1e-9)
+    for form in (mdp.transitions.dense, tuple(torch.from_numpy(part) for part in wide)):
+        assert robust_value_iteration(form, mdp.rewards, 0.5, ball).q == pytest.approx(expected, abs=1e-9)
 
 
 def test_rewards_take_three_forms() -> None:
@@ -275,15 +272,9 @@ def test_wasserstein_moves_mass_to_any_state_by_a_metric() -> None:
     mdp = random_mdp(5, 2, 2, seed=0)
     unreached = Wasserstein1(0.4, line_costs(5))
     found = solved(mdp, unreached)
-    v = np.zeros(5)
-    for _ in range(200):
-        v = np.array(
-            [[r + 0.9 * brute_force(unreached, v, p) for r, p in zip(*rows, strict=True)] for rows in
-             zip(mdp.rewards, mdp.transitions.dense, strict=True)]
-        ).max(1)  # fmt: skip
-        if np.abs(v - found.v).max() < 1e-7:
-            break
-    assert found.v == pytest.approx(v, abs=1e-6)
+    for s, a in itertools.product(range(5), range(2)):
+        expected = mdp.rewards[s, a] + 0.9 * brute_force(unreached, found.v, mdp.transitions.dense[s, a])
+        assert found.q[s, a] == pytest.approx(expected, abs=1e-6)
     with_discrete = solved(mdp, Wasserstein1(0.3, 1.0 - torch.eye(5)))
     assert with_discrete.q == pytest.approx(solved(mdp, TotalVariation(0.3), everywhere=True).q)
 
@@ -296,21 +287,46 @@ def test_contamination_everywhere_reaches_the_worst_state_of_all() -> None:
     assert (found.v < solved(mdp, Contamination(0.2)).v).all()
 
 
+@pytest.mark.parametrize(
+    "ball", [KL(0.3), TotalVariation(0.2), TotalVariation(0.2, v_min=-20.0), Contamination(0.1, v_min=-20.0)], ids=repr
+)
+def test_nothing_takes_mass_out_of_an_end(ball) -> None:
+    """A fail state, or the worst state of all, is reached from where something follows only."""
+    mdp = cliffwalking()
+    found = solved(mdp, ball, terminal=mdp.terminal)
+    assert (found.q[16] == 0.0).all()
+    if getattr(ball, "v_min", None) is not None:
+        assert (solved(mdp, ball).q[16] < -1.0).all()
+    else:
+        assert found.q == pytest.approx(solved(mdp, ball).q, abs=1e-9)
+
+
 @pytest.mark.parametrize("ball", balls(4), ids=repr)
-def test_the_operator_contracts_and_sweeps_reach_its_fixed_point(ball) -> None:
+def test_the_operator_contracts_and_what_is_found_is_its_fixed_point(ball) -> None:
     mdp = random_mdp(12, 3, 4, seed=4)
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        v, w = rng.normal(size=(2, 12)) * 5
-        one, other = (robust_bellman(mdp.transitions, mdp.rewards, 0.9, ball, values).max(1) for values in (v, w))
-        assert abs(one - other).max() <= 0.9 * abs(v - w).max() + 1e-12
+    v, w = np.random.default_rng(0).normal(size=(2, 12)) * 5
+    one, other = (robust_bellman(mdp.transitions, mdp.rewards, 0.9, ball, values).max(1) for values in (v, w))
+    assert abs(one - other).max() <= 0.9 * abs(v - w).max() + 1e-12
+    found = solved(mdp, ball)
+    again = robust_bellman(mdp.transitions, mdp.rewards, 0.9, ball, found.v)
+    # The fixed point is unique, and no further than this residual over 1 - discount.
+    assert abs(again.max(1) - found.v).max() < 1e-11
+    assert found.sweeps < 15
+
+
+def test_plain_sweeps_end_where_the_held_laws_lead() -> None:
+    mdp, ball = random_mdp(12, 3, 4, seed=4), TotalVariation(0.25)
     v = np.zeros(12)
-    for _ in range(250):
+    errors = []
+    expected = solved(mdp, ball).v
+    for _ in range(100):
         v = robust_bellman(mdp.transitions, mdp.rewards, 0.9, ball, v).max(1)
-    assert solved(mdp, ball).v == pytest.approx(v, abs=1e-9)
+        errors.append(abs(v - expected).max())
+    assert errors[-1] < 1e-3
+    assert max(b / a for a, b in itertools.pairwise(errors)) <= 0.9 + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), low=st.floats(0.0, 1.0), more=st.floats(0.0, 1.0), kind=st.integers(0, 6))
 def test_values_never_rise_with_the_radius(seed: int, low: float, more: float, kind: int) -> None:
     make = (
@@ -323,12 +339,12 @@ def test_values_never_rise_with_the_radius(seed: int, low: float, more: float, k
         lambda r: CVaR(1.0 / (1.0 + r)),
     )[kind]
     mdp = random_mdp(5, 2, 3, seed=seed)
-    plain, small, large = (solved(mdp, ball).q for ball in (None, make(low), make(low + more)))
-    assert (large <= small + 1e-9).all()
-    assert (small <= plain + 1e-9).all()
+    plain, small, large = (solved(mdp, ball, tolerance=1e-8).q for ball in (None, make(low), make(low + more)))
+    assert (large <= small + 2e-8).all()
+    assert (small <= plain + 2e-8).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), shift=st.floats(-20, 20), scale=st.floats(0.01, 100), kind=st.integers(0, 10))
 def test_rewards_shifted_and_scaled_shift_and_scale_the_values(seed, shift, scale, kind) -> None:
     ball = balls(3)[kind]
@@ -349,7 +365,7 @@ def test_values_saturate_at_a_finite_radius() -> None:
     for make in (KL, lambda r: CressieRead(2, r), lambda r: CressieRead(4, r), TotalVariation):
         limit = make(0.1).saturation_radius(float(law.min()))
         assert solved(mdp, make(limit * (1 + 1e-9))).v == pytest.approx(v, abs=1e-8)
-        assert (solved(mdp, make(limit * 0.2)).v > v + 1e-4).all()
+    assert (solved(mdp, KL(0.1)).v > v + 1e-2).all()
 
 
 @pytest.mark.parametrize("ball", [KL(0.2), CressieRead(2, 0.3), TotalVariation(0.2, v_min=-3.0)], ids=repr)

@@ -65,6 +65,7 @@ def robust_value_iteration(
     discount: float,
     divergence: Divergence | None = None,
     *,
+    terminal: ArrayLike | None = None,
     everywhere: bool = False,
     tolerance: float = 1e-10,
     max_sweeps: int = 100_000,
@@ -85,6 +86,7 @@ def robust_value_iteration(
         discount: in [0, 1).
         divergence: the ball of every pair; None for the nominal law alone. `Wasserstein1` needs costs (S, S) between
             states, or (K, K) or (S, A, K, K) between the successors that are listed.
+        terminal: (S,) bool, states in which nothing follows: their value is 0, whatever a ball could do there.
         everywhere: mass may move to the lowest-valued state of all, not only to successors (Wang and Zou 2021). For
             `TotalVariation` and `Contamination` without `v_min`.
         tolerance: largest error of a value, in its own units. Where rounding does not allow it, what it does allow.
@@ -95,7 +97,7 @@ def robust_value_iteration(
 
     Source: Iyengar (2005), Nilim and El Ghaoui (2005); for Cressie-Read balls DRQ (arXiv 2301.11721), equation 5.
     """
-    backup = _Backup(P, r, checked_discount(discount), divergence, everywhere)
+    backup = _Backup(P, r, checked_discount(discount), divergence, terminal, everywhere)
     found = _fixed_point(backup, lambda q: q.amax(-1), tolerance, max_sweeps)
     q, v, sweeps, bound = found
     return RobustValues(q.numpy(), v.numpy(), q.numpy().argmax(-1), sweeps, bound)
@@ -108,6 +110,7 @@ def robust_policy_evaluation(
     divergence: Divergence | None,
     policy: ArrayLike,
     *,
+    terminal: ArrayLike | None = None,
     everywhere: bool = False,
     tolerance: float = 1e-10,
     max_sweeps: int = 100_000,
@@ -120,6 +123,7 @@ def robust_policy_evaluation(
         discount: see there.
         divergence: see there.
         policy: (S,) actions or (S, A) probabilities.
+        terminal: see there.
         everywhere: see there.
         tolerance: see there.
         max_sweeps: see there.
@@ -127,7 +131,7 @@ def robust_policy_evaluation(
     Raises:
         ConfigError: as there; or it is no policy.
     """
-    backup = _Backup(P, r, checked_discount(discount), divergence, everywhere)
+    backup = _Backup(P, r, checked_discount(discount), divergence, terminal, everywhere)
     law = checked_policy(policy, *backup.shape)
     chosen = torch.from_numpy(law)
     q, v, sweeps, bound = _fixed_point(backup, lambda q: (chosen * q).sum(-1), tolerance, max_sweeps)
@@ -142,6 +146,7 @@ def robust_backward_induction(
     *,
     stages: int,
     final: ArrayLike | None = None,
+    terminal: ArrayLike | None = None,
     everywhere: bool = False,
 ) -> StagedValues:
     """Robust values with a last stage: V_H = final, V_h = max_a r + discount inf E V_(h + 1).
@@ -153,12 +158,13 @@ def robust_backward_induction(
         divergence: see there.
         stages: H, the number of decisions.
         final: (S,) what is earned after the last one; 0 by default.
+        terminal: see there.
         everywhere: see there.
 
     Raises:
         ConfigError: bad input.
     """
-    backup = _Backup(P, r, checked_discount(discount, one=True), divergence, everywhere)
+    backup = _Backup(P, r, checked_discount(discount, one=True), divergence, terminal, everywhere)
     if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
         raise ConfigError(f"stages: a whole number from 1, got {stages}")
     v = np.zeros((stages + 1, backup.shape[0]))
@@ -178,10 +184,11 @@ def robust_bellman(
     divergence: Divergence | None,
     v: ArrayLike,
     *,
+    terminal: ArrayLike | None = None,
     everywhere: bool = False,
 ) -> FloatArray:
     """(S, A) one sweep of the operator at the values v (S,) of next states; see `robust_value_iteration`."""
-    backup = _Backup(P, r, checked_discount(discount, one=True), divergence, everywhere)
+    backup = _Backup(P, r, checked_discount(discount, one=True), divergence, terminal, everywhere)
     return cast(FloatArray, backup(torch.from_numpy(checked_values("v", v, backup.shape[0]))).q.numpy())
 
 
@@ -193,7 +200,7 @@ def worst_transitions(
     Raises:
         ConfigError: bad input; or a ball with a fail state, whose mass leaves the states.
     """
-    backup = _Backup(P, r, checked_discount(discount, one=True), divergence, False)
+    backup = _Backup(P, r, checked_discount(discount, one=True), divergence, None, False)
     law = backup(torch.from_numpy(checked_values("v", v, backup.shape[0]))).law.numpy()
     if (abs(law.sum(-1) - 1.0) > 1e-9).any():
         raise ConfigError(f"{divergence}: the fail state takes mass out of the states, so there is no worst transition")
@@ -227,7 +234,13 @@ class _Backup:
     """The robust Bellman operator of one problem."""
 
     def __init__(
-        self, P: TransitionsLike, r: ArrayLike, discount: float, divergence: Divergence | None, everywhere: bool
+        self,
+        P: TransitionsLike,
+        r: ArrayLike,
+        discount: float,
+        divergence: Divergence | None,
+        terminal: ArrayLike | None,
+        everywhere: bool,
     ) -> None:
         transitions, rewards = as_problem(P, r, every_state=isinstance(divergence, Wasserstein1))
         if divergence is not None and not isinstance(divergence, Divergence):
@@ -236,6 +249,10 @@ class _Backup:
             transitions, rewards = _for_transport(divergence, transitions, rewards)
         self.transitions, self.discount, self.divergence = transitions, discount, divergence
         self.shape: tuple[int, int] = transitions.successors.shape[:2]
+        ends = np.zeros(self.shape[0], bool) if terminal is None else np.asarray(terminal, bool)
+        if ends.shape != self.shape[:1]:
+            raise ConfigError(f"terminal: one bool for each of {self.shape[0]} states, got shape {ends.shape}")
+        self._ends = torch.from_numpy(ends)
         self._floats = everywhere and divergence is not None
         if self._floats:
             _check_everywhere(divergence, rewards)
@@ -251,7 +268,8 @@ class _Backup:
         value = self._worst(ahead, v)
         (law,) = torch.autograd.grad(value.sum(), ahead)
         scale = 1.0 if self._entering is not None else self.discount
-        q = self._certain + scale * value.detach()
+        q = (self._certain + scale * value.detach()).masked_fill(self._ends[:, None], 0.0)
+        law = law.masked_fill(self._ends[:, None, None], 0.0)
         return _Swept(q, law, q - self.discount * (law * v[self._after]).sum(-1))
 
     def frozen(self, swept: _Swept) -> Callable[[Tensor], Tensor]:

@@ -40,7 +40,8 @@ def _update(
     if kind == Q_LEARNING:
         worth = x
     elif kind == CONTAMINATION:
-        worth = (1.0 - rule[0]) * x + rule[0] * floor
+        # A fail state, where there is one, in place of the worst state.
+        worth = (1.0 - rule[0]) * x + rule[0] * (floor if np.isnan(rule[1]) else rule[1])
     elif kind == CRESSIE_READ:
         worth = _cressie_read(rule, rates, s, a, x, count, eta, z1, z2)
     else:

@@ -38,7 +38,9 @@ def model_based_q_learning(
     Source: Panaganti and Kalathil (2022), algorithm 1, from a log.
     """
     mdp = count_model(data, discount, states=states, actions=actions, untried_reward=untried_reward).mdp
-    return robust_value_iteration(mdp.transitions, mdp.rewards, discount, divergence, tolerance=tolerance)
+    return robust_value_iteration(
+        mdp.transitions, mdp.rewards, discount, divergence, terminal=mdp.terminal, tolerance=tolerance
+    )
 
 
 def sample_model(mdp: FiniteMDP, samples: int, *, seed: int = 0) -> CountedModel:
