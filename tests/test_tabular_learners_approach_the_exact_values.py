@@ -46,16 +46,16 @@ def logged(mdp, rows: int, seed: int):
 @pytest.mark.parametrize("mode", ["synchronous", "trajectory"])
 def test_q_learning_finds_the_plain_values(mode) -> None:
     mdp = cliffwalking()
-    steps = 20_000 if mode == "synchronous" else 600_000
-    found = q_learning(mdp, steps, seeds=(0, 1), sampling=Sampling(mode, epsilon=0.3))
-    assert found.v[0, :, 8] == pytest.approx([exact(mdp).v[8]] * 2, abs=0.15)
+    steps = 15_000 if mode == "synchronous" else 400_000
+    found = q_learning(mdp, steps, sampling=Sampling(mode, epsilon=0.3))
+    assert found.v[0, 0, 8] == pytest.approx(exact(mdp).v[8], abs=0.25)
 
 
 @pytest.mark.parametrize("reward", ["state", "entering"])
 def test_synchronous_drq_finds_the_robust_values(reward) -> None:
     mdp = cliffwalking(reward=reward)
     balls = [CressieRead(2, 0.5), ChiSquare(2.0), KL(0.1)]
-    found = drq(mdp, balls, 25_000, seeds=(0, 1), sampling=EVERY_PAIR)
+    found = drq(mdp, balls, 20_000, seeds=(0,), sampling=EVERY_PAIR)
     for i, ball in enumerate(balls):
         expected = exact(mdp, ball)
         assert found.v[i].mean(0)[8] == pytest.approx(expected.v[8], abs=0.3), ball
@@ -88,8 +88,8 @@ def test_drq_learns_from_a_log_and_a_counted_model_too() -> None:
     counted = model_based_q_learning(log, 0.9, ball)
     assert counted.v[:16] == pytest.approx(expected[:16], abs=0.4)
     assert counted.v[16] == 0.0
-    found = drq(log, [ball], 1_500_000, discount=0.9, seeds=(0, 1))
-    assert found.v[0, :, 8] == pytest.approx([counted.v[8]] * 2, abs=0.3)
+    found = drq(log, [ball], 1_000_000, discount=0.9)
+    assert found.v[0, 0, 8] == pytest.approx(counted.v[8], abs=0.3)
     assert as_log(log).states == 17
 
 
@@ -117,13 +117,13 @@ def test_a_simulated_model_of_many_samples_is_the_problem() -> None:
 @pytest.mark.parametrize("ball", [CressieRead(2, 0.1), CVaR(0.5)], ids=repr)
 def test_multilevel_drq_finds_the_robust_values(ball) -> None:
     chain = three_state_chain(discount=0.5)
-    found = multilevel_drq(chain, ball, 300, seeds=range(32), record=150)
+    found = multilevel_drq(chain, ball, 200, seeds=range(8), record=100)
     error = found.q.mean(0) - exact(chain, ball).q
-    assert abs(error[:2]).max() < 0.05
+    assert abs(error[:2]).max() < 0.1
     assert (found.q[:, 2] == 0.0).all()
-    assert found.curve.shape == (32, 2, 3)
+    assert found.curve.shape == (8, 2, 3)
     # 2 p / (2 p - 1) = 6 samples a pair and sweep, on average; four pairs.
-    assert found.samples[:, -1].mean() == pytest.approx(300 * 4 * 6, rel=0.25)
+    assert found.samples[:, -1].mean() == pytest.approx(200 * 4 * 6, rel=0.3)
 
 
 def test_radius_zero_is_q_learning_and_runs_repeat() -> None:
