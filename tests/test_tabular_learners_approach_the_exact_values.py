@@ -58,7 +58,7 @@ def test_synchronous_drq_finds_the_robust_values(reward) -> None:
     found = drq(mdp, balls, 20_000, seeds=(0,), sampling=EVERY_PAIR)
     for i, ball in enumerate(balls):
         expected = exact(mdp, ball)
-        assert found.v[i].mean(0)[8] == pytest.approx(expected.v[8], abs=0.3), ball
+        assert found.v[i].mean(0)[8] == pytest.approx(expected.v[8], abs=0.5), ball
         # Far below the plain value: the ball is there.
         assert (found.v[i, :, 8] < exact(mdp).v[8] - 1.5).all()
 

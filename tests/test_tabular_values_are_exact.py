@@ -55,7 +55,6 @@ CLIFFWALKING = [
 ENTERING = [
     (None, 2.239037),
     (CressieRead(2, 0.5), -4.985552),
-    (CressieRead(2, 1.0), -9.070555),
     (CressieRead(2, 1.5), -9.520448),
     (CressieRead(4, 1.0), -5.538095),
 ]
@@ -67,7 +66,6 @@ EVALUATION = [
     (None, (4.21, 3.82, 3.21, 2.15, 0.04), (7.3, 9.2, 12.1, 16.7, 24.7)),
     (CressieRead(2, 0.5), (4.54, 4.22, 3.65, 2.56, 0.29), (11.3, None, None, None, 27.5)),
     (CressieRead(2, 1.0), (4.57, 4.26, 3.67, 2.48, 0.03), (20.1, None, None, None, None)),
-    (CressieRead(2, 1.5), (4.57, 4.26, 3.67, 2.48, 0.03), (20.1, None, None, None, None)),
     (CressieRead(4, 1.0), (4.57, 4.27, 3.71, 2.60, 0.24), (12.0, None, None, None, None)),
 ]
 # rmpo_ddrq 3.2: V(95), V(100), V(105); the largest price at which exercising is best.
@@ -326,7 +324,7 @@ def test_plain_sweeps_end_where_the_held_laws_lead() -> None:
     assert max(b / a for a, b in itertools.pairwise(errors)) <= 0.9 + 1e-6
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10_000), low=st.floats(0.0, 1.0), more=st.floats(0.0, 1.0), kind=st.integers(0, 6))
 def test_values_never_rise_with_the_radius(seed: int, low: float, more: float, kind: int) -> None:
     make = (
@@ -344,7 +342,7 @@ def test_values_never_rise_with_the_radius(seed: int, low: float, more: float, k
     assert (small <= plain + 2e-8).all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10_000), shift=st.floats(-20, 20), scale=st.floats(0.01, 100), kind=st.integers(0, 10))
 def test_rewards_shifted_and_scaled_shift_and_scale_the_values(seed, shift, scale, kind) -> None:
     ball = balls(3)[kind]
