@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offline_robust import divergences
+    from offline_robust import divergences, tabular
     from offline_robust.datasets import TransitionDataset, load_dataset
     from offline_robust.evaluation import Results, evaluate
     from offline_robust.experiments import Run, load_run, train
@@ -31,6 +31,7 @@ __all__ = [
     "load_policy",
     "load_run",
     "register_learner",
+    "tabular",
     "train",
 ]
 
@@ -50,8 +51,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Imports on first use: `offline-robust --help` need not wait for PyTorch."""
-    if name == "divergences":
-        return importlib.import_module("offline_robust.divergences")
+    if name in ("divergences", "tabular"):
+        return importlib.import_module(f"offline_robust.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"offline_robust.{_HOME[name]}"), name)
     raise AttributeError(f"module 'offline_robust' has no attribute {name!r}")

@@ -17,6 +17,13 @@ from offline_robust.environment.wrappers import Env, flat_view, wrap
 from offline_robust.errors import EvaluationError, nearest
 
 CONTINUOUS_CARTPOLE = "ContinuousCartPole-v0"
+_FINITE = {
+    "WindyCliffwalking-v0": ("CliffwalkingEnv", 500),
+    "AmericanPut-v0": ("AmericanPutEnv", 1000),
+    "RandomMDP-v0": ("RandomMDPEnv", 100),
+    "ThreeStateChain-v0": ("ThreeStateChainEnv", 100),
+}
+"""Environments of finite problems: class and time limit, which is ours."""
 
 
 class EnvironmentMissing(EvaluationError):
@@ -27,6 +34,9 @@ def register_environments() -> None:
     """Registers what this library adds to Gymnasium, once. Nothing of it is imported before it is made."""
     if CONTINUOUS_CARTPOLE not in gym.registry:
         gym.register(CONTINUOUS_CARTPOLE, "offline_robust.envs.cartpole:ContinuousCartPole", max_episode_steps=500)
+    for env_id, (name, limit) in _FINITE.items():
+        if env_id not in gym.registry:
+            gym.register(env_id, f"offline_robust.tabular.finite_env:{name}", max_episode_steps=limit)
 
 
 def as_spec(env: str | EnvironmentSpec, source: str = "") -> EnvironmentSpec:
