@@ -22,7 +22,7 @@ import torch
 from offline_robust.datasets import TransitionDataset, load_dataset, write_minari
 from offline_robust.errors import ConfigError, nearest
 from offline_robust.experiments.train import random_streams
-from offline_robust.learners import DRSAC, SAC, DRSACConfig, Problem, SACConfig
+from offline_robust.learners import LEARNERS, DRSACConfig, Problem, SACConfig
 from offline_robust.models import Scales, TransitionVAE, VAEConfig
 
 _PARTS = ("updates", "loading")
@@ -131,11 +131,10 @@ def table(figures: dict[str, Any]) -> str:
 def _ours(dataset: TransitionDataset, config: SACConfig) -> Callable[[], object]:
     streams = random_streams(0, dataset.device)
     problem = Problem.of(dataset, streams)
-    if isinstance(config, DRSACConfig):
+    if config.needs_model:
         vae = TransitionVAE(VAEConfig(smoothing=0.1), 3, 1, Scales.of(dataset), streams["init"])
-        learner: SAC = DRSAC(config, replace(problem, model=vae))
-    else:
-        learner = SAC(config, problem)
+        problem = replace(problem, model=vae)
+    learner = LEARNERS[config.name](config, problem)
     return lambda: learner.update(dataset.sample(256, streams["sampler"]))
 
 
