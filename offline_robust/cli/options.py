@@ -23,7 +23,7 @@ Import = Annotated[
         metavar="MODULE",
         callback=_import,
         is_eager=True,
-        help="Import a module, or a .py file, that registers environments or holds wrappers; may be repeated.",
+        help="Import a module, or a .py file, of environments, wrappers or learners; may be repeated.",
     ),
 ]
 IgnoreWrapper = Annotated[
